@@ -1,0 +1,206 @@
+"""GPTQ (arXiv 2210.17323): round column by column, let the columns to come make up for the error.
+
+With H = X^T X and U the upper triangular factor of its inverse, H^-1 = U^T U, rounding column j
+of W with error e_j = (w_j - q_j) / U_jj changes the columns k > j by  w_k -= e_j U_jk  (step 3 of
+the paper's Algorithm 1). Columns go in blocks of 128: inside a block they are updated one by one,
+the columns after it once per block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from quantcore.grid import QuantizedWeight, decode, encode, fit, grouped
+from quantcore.method import CalibrationKind, GroupTask
+from quantcore.scheme import QuantScheme
+
+Order = Literal["off", "on", "static"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPTQ:
+    """GPTQ with the inputs of the original model (``gptq``) or of the quantized one (``gptq+seq``).
+
+    Attributes:
+        sequential: statistics follow the quantized blocks before, as published; a calibration
+            pass of its own. Otherwise the shared pass serves.
+        order: ``off``: columns from left to right. ``on``: most active first (largest H_jj), groups
+            formed in that order, so every column carries its group's index. ``static``: most active
+            first, but groups are consecutive columns whose grids are fitted before any rounding.
+        damping: what is added to H's diagonal, as a share of its mean.
+        block: columns per lazy update.
+    """
+
+    sequential: bool = False
+    order: Order = "static"
+    damping: float = 0.01
+    block: int = 128
+
+    @property
+    def name(self) -> str:
+        """What the user types."""
+        return "gptq+seq" if self.sequential else "gptq"
+
+    @property
+    def calibration(self) -> CalibrationKind:
+        """Which statistics are wanted."""
+        return "sequential" if self.sequential else "shared"
+
+    def settings(self) -> dict[str, object]:
+        """Order, damping and block size."""
+        return {"order": self.order, "damping": self.damping, "block": self.block}
+
+    def fold(self, task: GroupTask) -> Tensor | None:
+        """GPTQ scales nothing."""
+        return None
+
+    def round(self, task: GroupTask) -> Mapping[str, QuantizedWeight]:
+        """Round all linears of the group at once: their rows share H, and so every step."""
+        weight = torch.cat(list(task.weights.values()))
+        quantized, damping = gptq(
+            weight,
+            task.statistics.gram,
+            task.scheme,
+            order=self.order,
+            damping=self.damping,
+            block=self.block,
+        )
+        if damping > self.damping:
+            task.notice(
+                f"{'+'.join(task.group.linears)}: H was not positive definite; "
+                f"damping raised from {self.damping:g} to {damping:g} of its mean diagonal"
+            )
+        sizes = [w.shape[0] for w in task.weights.values()]
+        parts = zip(
+            quantized.codes.split(sizes),
+            quantized.scales.split(sizes),
+            quantized.zeros.split(sizes),
+            strict=True,
+        )
+        return {
+            name: QuantizedWeight(
+                codes=codes,
+                scales=scales,
+                zeros=zeros,
+                scheme=task.scheme,
+                group_index=quantized.group_index,
+            )
+            for name, (codes, scales, zeros) in zip(task.weights, parts, strict=True)
+        }
+
+
+def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, float]:
+    """Upper triangular U with ``(H + damping * mean(diag H) * I)^-1 = U^T U``, and the damping used.
+
+    One Cholesky does: with J the reversal of rows and columns and J H J = L L^T, H = (JLJ)(JLJ)^T
+    and JLJ is upper triangular, so U is its inverse. A factorization that fails raises the damping
+    tenfold, up to 100.
+
+    Args:
+        gram: symmetric positive semi-definite H, float32 [K, K].
+        damping: share of H's mean diagonal, at least 0.
+
+    Raises:
+        ArithmeticError: not even a damping of 100 helps, so H holds something other than squares.
+    """
+    mean = gram.diagonal().mean()
+    tried = damping
+    while tried <= 100:
+        damped = gram.flip(0, 1).clone()
+        damped.diagonal().add_(tried * mean)
+        lower, info = torch.linalg.cholesky_ex(damped)
+        if int(info) == 0:
+            identity = torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
+            return torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True), tried
+        tried = max(tried * 10, 1e-4)
+    raise ArithmeticError(f"H is not positive definite even with a damping of {tried / 10:g}")
+
+
+def gptq(
+    weight: Tensor,
+    gram: Tensor,
+    scheme: QuantScheme,
+    *,
+    order: Order = "static",
+    damping: float = 0.01,
+    block: int = 128,
+) -> tuple[QuantizedWeight, float]:
+    """Quantize W with second-order error compensation.
+
+    Args:
+        weight: float32 [N, K].
+        gram: H, float32 [K, K].
+        scheme: the grid.
+        order: see `GPTQ`.
+        damping: see `inverse_factor`.
+        block: columns per lazy update.
+
+    Returns:
+        the weight and the damping that was needed.
+
+    Raises:
+        InputError: the group size does not divide K.
+        ArithmeticError: see `inverse_factor`.
+    """
+    rows, columns = weight.shape
+    group = scheme.group_of(columns)
+    # Inputs that are always zero carry no information: they are decoupled from the others (their
+    # rows and columns of H are zero) and their weights do not matter to the output; round to zero.
+    dead = gram.diagonal() == 0
+    gram = gram + torch.diag(dead.to(gram.dtype) * gram.diagonal().mean().clamp(min=1e-12))
+    weight = weight.masked_fill(dead, 0)
+
+    if order == "off":
+        permutation = torch.arange(columns, device=weight.device)
+    else:
+        permutation = torch.argsort(gram.diagonal(), descending=True, stable=True)
+    # Position p of the loop rounds column permutation[p], which belongs to this group:
+    positions = torch.arange(columns, device=weight.device)
+    group_at = (permutation if order == "static" else positions) // group
+    group_list = group_at.tolist()
+
+    groups = grouped(weight, scheme)
+    scales, zeros = fit(groups.amin(-1), groups.amax(-1), scheme)
+    scales, zeros = scales.t().contiguous(), zeros.t().contiguous()  # [K/G, N]: a row per group
+
+    factor, used = inverse_factor(gram[permutation][:, permutation], damping)
+    remaining = weight.t()[permutation].contiguous()  # [K, N]: a column of W is one row here
+    codes = torch.empty_like(remaining)
+    for start in range(0, columns, block):
+        stop = min(start + block, columns)
+        errors = remaining.new_empty(stop - start, rows)
+        for p in range(start, stop):
+            g = group_list[p]
+            if order != "static" and p % group == 0:
+                # The grid of a group is fitted to what compensation has made of its weights. Those
+                # beyond this block still lack its errors: bring them up to date first.
+                members = remaining[p : p + group]
+                if p + group > stop and p > start:
+                    late = factor[start:p, stop : p + group].t() @ errors[: p - start]
+                    members = torch.cat([members[: stop - p], members[stop - p :] - late])
+                scales[g], zeros[g] = fit(members.amin(0), members.amax(0), scheme)
+            codes[p] = encode(remaining[p], scales[g], zeros[g], scheme.top_code)
+            served = decode(codes[p], scales[g], zeros[g])
+            errors[p - start] = (remaining[p] - served) / factor[p, p]
+            remaining[p + 1 : stop].addr_(factor[p, p + 1 : stop], errors[p - start], alpha=-1)
+        remaining[stop:].addmm_(factor[start:stop, stop:].t(), errors, alpha=-1)
+
+    unpermuted = torch.empty_like(codes)
+    unpermuted[permutation] = codes
+    group_index = None
+    if order == "on":
+        group_index = torch.empty_like(group_at)
+        group_index[permutation] = group_at
+    quantized = QuantizedWeight(
+        codes=unpermuted.t().contiguous().to(torch.uint8),
+        scales=scales.t().contiguous().to(scheme.scale_dtype),
+        zeros=zeros.t().contiguous().to(torch.uint8),
+        scheme=scheme,
+        group_index=group_index,
+    )
+    return quantized, used

@@ -1,0 +1,29 @@
+"""RTN: round to nearest, the baseline that ignores the activations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from quantcore.grid import QuantizedWeight, quantize
+from quantcore.method import GroupTask
+
+
+class RTN:
+    """Every weight goes to the nearest point of its group's own grid."""
+
+    name = "rtn"
+    calibration = "none"
+
+    def settings(self) -> dict[str, object]:
+        """Nothing to set."""
+        return {}
+
+    def fold(self, task: GroupTask) -> Tensor | None:
+        """RTN scales nothing."""
+        return None
+
+    def round(self, task: GroupTask) -> Mapping[str, QuantizedWeight]:
+        """Round each linear on its own."""
+        return {name: quantize(weight, task.scheme) for name, weight in task.weights.items()}

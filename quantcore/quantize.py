@@ -1,0 +1,202 @@
+"""The walk over the blocks: fold, round, install, one block at a time."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from quantcore.calibration import BlockStats, BlockWalk, StatsStore
+from quantcore.grid import QuantizedWeight
+from quantcore.method import GroupTask, Method
+from quantcore.scheme import QuantScheme
+from quantcore.statistics import per_row_output_error
+from quantcore.structure import Block, Structure, fold
+
+
+@dataclass
+class QuantizationReport:
+    """What quantizing a model did, linear by linear."""
+
+    relative_losses: dict[str, float] = field(default_factory=dict)
+    """tr(E H E^T) / tr(W H W^T) of every linear, in the units of the original weights."""
+    notices: list[str] = field(default_factory=list)
+    """What a user should know: raised damping, inputs that could not be scaled."""
+    fold_s: float = 0.0
+    round_s: float = 0.0
+    calibrate_s: float = 0.0
+    """Seconds of the method's own calibration pass; 0 where the shared one served."""
+
+    @property
+    def quantize_s(self) -> float:
+        """Seconds of quantizing: own calibration, folding and rounding."""
+        return self.fold_s + self.round_s + self.calibrate_s
+
+
+class Snapshot:
+    """The blocks' original parameters, on the CPU, to be put back after each cell."""
+
+    def __init__(self, structure: Structure) -> None:
+        """Copy every parameter of every block."""
+        self._saved = [
+            {n: p.detach().cpu().clone() for n, p in block.module.named_parameters()}
+            for block in structure.blocks
+        ]
+        self._structure = structure
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Undo every fold and rounding."""
+        for block, saved in zip(self._structure.blocks, self._saved, strict=True):
+            for name, parameter in block.module.named_parameters():
+                parameter.copy_(saved[name])
+
+
+@torch.no_grad()
+def quantize_model(
+    structure: Structure,
+    method: Method,
+    scheme: QuantScheme,
+    *,
+    stats: StatsStore | None = None,
+    walk: BlockWalk | None = None,
+    done: Callable[[int], None] = lambda index: None,
+) -> QuantizationReport:
+    """Quantize every block in place: its linears then hold the dequantized weights.
+
+    Args:
+        structure: the model's blocks and groups.
+        method: how to round.
+        scheme: what to round to.
+        stats: the shared statistics; needed unless the method's calibration is ``none``.
+        walk: the calibration sequences, for a method that follows the quantized prefix.
+        done: told the number of every finished block.
+
+    Raises:
+        InputError: a group size that does not divide an input (see `Structure.check_scheme`).
+        ArithmeticError: a loss that is not finite, or a factorization that fails for good.
+    """
+    structure.check_scheme(scheme)
+    report = QuantizationReport()
+    for index, block in enumerate(structure.blocks):
+        if method.calibration == "sequential":
+            if walk is None:
+                raise RuntimeError(f"{method.name} follows the quantized prefix and needs a walk")
+            started = time.perf_counter()
+            block_stats = walk.observe(index, advance=False)
+            observed = time.perf_counter()
+            _quantize_block(block, method, scheme, block_stats, report)
+            rounded = time.perf_counter()
+            walk.advance(index)
+            report.calibrate_s += observed - started + time.perf_counter() - rounded
+        else:
+            _quantize_block(block, method, scheme, {} if stats is None else stats[index], report)
+        done(index)
+    return report
+
+
+def _quantize_block(
+    block: Block,
+    method: Method,
+    scheme: QuantScheme,
+    stats: BlockStats,
+    report: QuantizationReport,
+) -> None:
+    """Phase 1 for all groups, then phase 2 for all groups, then the losses."""
+    groups = [group for group in block.groups if group.linears]
+    device = next(block.module.parameters()).device
+    weights = {
+        name: block.linear(name).weight.detach().float().clone()
+        for group in groups
+        for name in group.linears
+    }
+    tasks: dict[int, GroupTask] = {}
+    for group in groups:
+        statistics = stats.get(group.index)
+        if statistics is not None:
+            statistics = replace(
+                statistics, gram=statistics.gram.to(device), mean_abs=statistics.mean_abs.to(device)
+            )
+        tasks[group.index] = GroupTask(
+            group=group,
+            weights={name: weights[name] for name in group.linears},
+            stats=statistics,
+            scheme=scheme,
+            notice=lambda text: report.notices.append(f"{block.name}: {text}"),
+        )
+    started = _now(device)
+    scales = {group.index: method.fold(tasks[group.index]) for group in groups}
+    row_factors: dict[str, Tensor] = {}
+    for group in groups:
+        chosen, absorber = scales[group.index], group.absorber
+        if chosen is None or absorber is None:
+            continue
+        carried = fold(block.module, weights, absorber, group.consumers, chosen)
+        if absorber.kind == "linear" and absorber.name in weights:
+            row_factors[absorber.name] = absorber.per_row(carried, len(weights[absorber.name]))
+        statistics = tasks[group.index].stats
+        if statistics is not None:
+            tasks[group.index] = replace(tasks[group.index], stats=statistics.folded(carried))
+    folded = _now(device)
+    rounded: dict[str, QuantizedWeight] = {}
+    for group in groups:
+        rounded.update(method.round(tasks[group.index]))
+    report.fold_s += folded - started
+    report.round_s += _now(device) - folded
+    for group in groups:
+        statistics = tasks[group.index].stats
+        for name in group.linears:
+            served = rounded[name].dequantize()
+            if statistics is not None:
+                full = f"{block.name}.{name}"
+                factors = row_factors.get(name, torch.ones(len(served), device=device))
+                error = per_row_output_error(weights[name] - served, statistics.gram)
+                signal = per_row_output_error(weights[name], statistics.gram)
+                total = float((signal * factors**2).sum())
+                loss = float((error * factors**2).sum()) / max(total, 1e-30)
+                if not math.isfinite(loss):
+                    raise ArithmeticError(f"{full}: the output error is {loss}")
+                report.relative_losses[full] = loss
+            linear = block.linear(name)
+            linear.weight.copy_(served.to(linear.weight.dtype))
+
+
+def _now(device: torch.device) -> float:
+    """Seconds, after all work queued on the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def quantized_linears(structure: Structure) -> dict[str, nn.Linear]:
+    """Every linear that is quantized, by its full name."""
+    return {
+        f"{block.name}.{name}": block.linear(name)
+        for block in structure.blocks
+        for group in block.groups
+        for name in group.linears
+    }
+
+
+def stored_bytes(model: nn.Module, structure: Structure, scheme: QuantScheme | None) -> int:
+    """Bytes of the weights: quantized linears as the scheme packs them, the rest as it is.
+
+    ``scheme`` None: every parameter in the model's dtype. Tied parameters count once.
+    """
+    linears = quantized_linears(structure)
+    packed = 0 if scheme is None else sum(
+        scheme.stored_bits(*linear.weight.shape) for linear in linears.values()
+    )
+    skipped = set() if scheme is None else {id(linear.weight) for linear in linears.values()}
+    rest = sum(p.numel() * p.element_size() for p in model.parameters() if id(p) not in skipped)
+    return (packed + 7) // 8 + rest
+
+
+def bits_per_weight(structure: Structure, scheme: QuantScheme) -> float:
+    """Effective bits of one quantized weight, its share of scales and zero points included."""
+    shapes = [linear.weight.shape for linear in quantized_linears(structure).values()]
+    return sum(scheme.stored_bits(*s) for s in shapes) / sum(s.numel() for s in shapes)
