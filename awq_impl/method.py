@@ -15,8 +15,8 @@ from quantcore.grid import QuantizedWeight, quantize
 from quantcore.method import CalibrationKind, GroupTask
 
 UNCLIPPED = ("*q_proj", "*k_proj", "*query", "*key")
-"""Left unclipped, as in the reference: their errors meet in a product of two rounded operands, which
-the output error of either alone does not see."""
+"""Left unclipped, as in the reference: their errors meet in a product of two rounded operands,
+which the output error of either alone does not see."""
 
 
 @dataclass(frozen=True, kw_only=True)

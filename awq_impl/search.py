@@ -40,7 +40,7 @@ class ScaleChoice:
 def candidate(
     activation: Tensor, weight: Tensor | None, exponent: float, *, rows: Tensor | None
 ) -> Tensor:
-    """s = a_x^exponent [/ a_w^(1 - exponent)], normalised so that max(s) * min(s) = 1; [K]."""
+    """S = a_x^exponent [/ a_w^(1 - exponent)], normalised so that max(s) * min(s) = 1; [K]."""
     scales = activation.pow(exponent)
     if weight is not None:
         scales = scales / weight.pow(1 - exponent)

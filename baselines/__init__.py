@@ -1,0 +1,1 @@
+"""What AWQ is compared with: RTN and GPTQ."""

@@ -95,7 +95,7 @@ class GPTQ:
 
 
 def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, float]:
-    """Upper triangular U with ``(H + damping * mean(diag H) * I)^-1 = U^T U``, and the damping used.
+    """Upper triangular U with ``(H + damping * mean(diag H) I)^-1 = U^T U``, and the damping used.
 
     One Cholesky does: with J the reversal of rows and columns and J H J = L L^T, H = (JLJ)(JLJ)^T
     and JLJ is upper triangular, so U is its inverse. A factorization that fails raises the damping

@@ -1,0 +1,1 @@
+"""The harness: command line, cells, records, statistics, tables, charts."""

@@ -30,7 +30,7 @@ class QuantizedWeight:
     """int64 [K], the group of every input; None: groups are consecutive inputs."""
 
     def dequantize(self) -> Tensor:
-        """The weights that are served, float32 [N, K]; exact, for a product of 8 by 11 bits fits."""
+        """The weights that are served, float32 [N, K]; exact: products of 8 by 11 bits fit."""
         rows, columns = self.codes.shape
         scales, zeros = self.scales.float(), self.zeros.float()
         if self.group_index is not None:

@@ -182,18 +182,24 @@ def quantized_linears(structure: Structure) -> dict[str, nn.Linear]:
     }
 
 
-def stored_bytes(model: nn.Module, structure: Structure, scheme: QuantScheme | None) -> int:
-    """Bytes of the weights: quantized linears as the scheme packs them, the rest as it is.
+def stored_bytes(
+    model: nn.Module, structure: Structure, scheme: QuantScheme | None, *, item_bytes: int
+) -> int:
+    """Bytes of the weights: quantized linears as the scheme packs them, the rest plain.
 
-    ``scheme`` None: every parameter in the model's dtype. Tied parameters count once.
+    Args:
+        model: tied parameters count once.
+        structure: says which linears are quantized.
+        scheme: None: every parameter is plain.
+        item_bytes: of a plain number in the checkpoint.
     """
-    linears = quantized_linears(structure)
-    packed = 0 if scheme is None else sum(
-        scheme.stored_bits(*linear.weight.shape) for linear in linears.values()
-    )
-    skipped = set() if scheme is None else {id(linear.weight) for linear in linears.values()}
-    rest = sum(p.numel() * p.element_size() for p in model.parameters() if id(p) not in skipped)
-    return (packed + 7) // 8 + rest
+    linears = {} if scheme is None else quantized_linears(structure)
+    skipped = {id(linear.weight) for linear in linears.values()}
+    plain = sum(p.numel() for p in model.parameters() if id(p) not in skipped) * item_bytes
+    if scheme is None:
+        return plain
+    bits = sum(scheme.stored_bits(*linear.weight.shape) for linear in linears.values())
+    return plain + (bits + 7) // 8
 
 
 def bits_per_weight(structure: Structure, scheme: QuantScheme) -> float:

@@ -59,7 +59,7 @@ class QuantScheme:
     @property
     def top_code(self) -> int:
         """The largest code, ``2**bits - 1``."""
-        return 2**self.bits - 1
+        return int(2**self.bits) - 1
 
     def group_of(self, in_features: int) -> int:
         """The group size G for K ``in_features``.

@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -134,7 +134,10 @@ class BlockCall:
     def run(self, block: nn.Module, hidden: Tensor) -> Tensor:
         """The block's output hidden states, [batch, tokens, features]."""
         output = block(hidden, *self.args, **self.kwargs)
-        return output[0] if isinstance(output, tuple) else output
+        hidden = output[0] if isinstance(output, tuple) else output
+        if not isinstance(hidden, Tensor):
+            raise InputError(f"{type(block).__name__} returns a {type(hidden).__name__}")
+        return hidden
 
 
 def block_list(model: nn.Module) -> tuple[str, nn.ModuleList]:
@@ -211,10 +214,8 @@ def capture_calls(model: nn.Module, input_ids: Tensor) -> list[BlockCall]:
         for index, block in enumerate(blocks):
             handle = block.register_forward_pre_hook(record(index), with_kwargs=True)
             stack.callback(handle.remove)
-        try:
+        with suppress(_Captured):
             model(input_ids=input_ids, use_cache=False)
-        except _Captured:
-            pass
     return calls
 
 
@@ -230,7 +231,8 @@ def discover(model: nn.Module, *, exclude: Sequence[str] = ()) -> Structure:
             norm of an unknown form, or a pattern that matches nothing.
     """
     list_name, modules = block_list(model)
-    tokens = torch.arange(48, device=next(model.parameters()).device) % model.config.vocab_size
+    device = next(model.parameters()).device
+    tokens = torch.arange(48, device=device) % int(getattr(model.config, "vocab_size", 48))
     calls = capture_calls(model, tokens[None])
     known: dict[object, tuple[tuple[LinearGroup, ...], list[str]]] = {}
     blocks: list[Block] = []
@@ -401,9 +403,12 @@ class _Probe:
         self, writer: str | None, names: Sequence[str], width: int, inputs: Mapping[str, Tensor]
     ) -> tuple[Absorber | None, str]:
         """Who can take the scales of one group, or why nobody can."""
-        if writer is not None and hasattr(self.module.get_submodule(writer), "weight"):
-            if writer not in self.linears:
-                return self._norm_absorber(writer, names, width)
+        if (
+            writer is not None
+            and writer not in self.linears
+            and hasattr(self.module.get_submodule(writer), "weight")
+        ):
+            return self._norm_absorber(writer, names, width)
         order = list(inputs)
         earlier = [n for n in order[: order.index(names[0])] if n not in names]
         for candidate in reversed(earlier):
@@ -420,7 +425,7 @@ class _Probe:
         self, writer: str, names: Sequence[str], width: int
     ) -> tuple[Absorber | None, str]:
         norm = self.module.get_submodule(writer)
-        if norm.weight.shape != (width,):
+        if norm.get_parameter("weight").shape != (width,):
             return None, f"it is written by {writer}, a {type(norm).__name__}, not a norm"
         absorber = Absorber(name=writer, kind="norm", rows=torch.arange(width))
         if self._fold_preserves(absorber, names, width):
@@ -430,7 +435,7 @@ class _Probe:
         consumers = copy.deepcopy(self.module)
         with torch.no_grad():
             for name in names:
-                consumers.get_submodule(name).weight.mul_(scales)
+                consumers.get_submodule(name).get_parameter("weight").mul_(scales)
         scaled = (consumers.get_submodule(writer), 1 / scales)
         if _same(self._run()[0], self._run(scaled_output=scaled, module=consumers)[0]):
             raise InputError(
@@ -471,7 +476,7 @@ class _Probe:
         return rows
 
     def _fold_preserves(self, absorber: Absorber, names: Sequence[str], width: int) -> bool:
-        """Fold random scales into a copy of the block: is its output what it was?"""
+        """Fold random scales into a copy of the block: its output must be what it was."""
         folded = copy.deepcopy(self.module)
         weights: dict[str, Tensor] = {}
         scales = self._scales(int(absorber.rows.max()) + 1)[absorber.rows]
@@ -513,30 +518,31 @@ def fold(
         the scales that were folded, float32 or better [K].
     """
     target = module.get_submodule(absorber.name)
-    bias = getattr(target, "bias", None)
-    wide = torch.promote_types(target.weight.dtype, torch.float32)
-    scales = scales.to(target.weight.device, wide)
+    stored = target.get_parameter("weight")
+    bias: Tensor | None = getattr(target, "bias", None)
+    wide = torch.promote_types(stored.dtype, torch.float32)
+    scales = scales.to(stored.device, wide)
     if absorber.kind == "norm":
-        old = target.weight.to(wide)
-        new = (old / scales).to(target.weight.dtype)
+        old = stored.to(wide)
+        new = (old / scales).to(stored.dtype)
         carried = torch.where(new == 0, torch.ones_like(old), old / new.to(wide))
         # Where the weight was zero only the bias speaks, and it takes the scale as it is.
         scales = torch.where(old == 0, scales, carried)
-        target.weight.copy_(torch.where((new == 0) & (old != 0), target.weight, new))
+        stored.copy_(torch.where((new == 0) & (old != 0), stored.data, new))
         if bias is not None:
             bias.copy_((bias.to(wide) / scales).to(bias.dtype))
     else:
-        per_row = absorber.per_row(scales, target.weight.shape[0])
+        per_row = absorber.per_row(scales, stored.shape[0])
         if absorber.name in weights:
             weights[absorber.name] /= per_row[:, None].to(weights[absorber.name].dtype)
         else:
-            target.weight.copy_((target.weight.to(wide) / per_row[:, None]).to(target.weight.dtype))
+            stored.copy_((stored.to(wide) / per_row[:, None]).to(stored.dtype))
         if bias is not None:
             bias.copy_((bias.to(wide) / per_row).to(bias.dtype))
     for name in consumers:
         if name in weights:
             weights[name] *= scales.to(weights[name].dtype)
         else:
-            weight = module.get_submodule(name).weight
+            weight = module.get_submodule(name).get_parameter("weight")
             weight.copy_((weight.to(wide) * scales).to(weight.dtype))
     return scales

@@ -106,9 +106,9 @@ def addresses(data_dir: Path) -> str:
     return path.read_text("utf-8").strip()
 
 
-_NATURAL = [
+_NATURAL: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r" @([-,.])@ "), r"\1"),
-    (re.compile(r"^ (=+ .*? =+) $", re.MULTILINE), lambda m: m[1].strip("= ")),
+    (re.compile(r"^ (?:= )+(.*?)(?: =)+ $", re.MULTILINE), r"\1"),
     (re.compile(r" ([,.;:!?%)\]])"), r"\1"),
     (re.compile(r"([(\[$£]) "), r"\1"),
     (re.compile(r" (n't|'s|'re|'ve|'ll|'d|'m)\b"), r"\1"),
@@ -119,7 +119,7 @@ _NATURAL = [
 
 
 def natural(article: str) -> str:
-    """WikiText's spaced-out tokens as ordinary typography: ``3 @.@ 5 km , north`` -> ``3.5 km, north``."""
+    """WikiText's spaced-out tokens as ordinary typography: ``3 @.@ 5 km ,`` to ``3.5 km,``."""
     for pattern, replacement in _NATURAL:
         article = pattern.sub(replacement, article)
     return article.strip()

@@ -159,7 +159,11 @@ def learning_rate(step: int, recipe: Recipe) -> float:
 
 
 def _save_checkpoint(
-    folder: Path, model: LlamaForCausalLM, optimizer: torch.optim.AdamW, step: int, log: list[dict[str, float]]
+    folder: Path,
+    model: LlamaForCausalLM,
+    optimizer: torch.optim.AdamW,
+    step: int,
+    log: list[dict[str, float]],
 ) -> None:
     """Write weights and optimizer moments without pickle; the step file comes last."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -195,7 +199,9 @@ def _load_checkpoint(
     return step, json.loads(metadata["log"])
 
 
-def train(data_dir: Path, work_dir: Path, recipe: Recipe, *, stop_after: int | None = None) -> tuple[LlamaForCausalLM, list[dict[str, float]]]:
+def train(
+    data_dir: Path, work_dir: Path, recipe: Recipe, *, stop_after: int | None = None
+) -> tuple[LlamaForCausalLM, list[dict[str, float]]]:
     """Train, or go on from the checkpoint in ``work_dir``; returns the model and its loss log."""
     articles = corpus.wikitext_articles(data_dir, seed=recipe.seed)
     documents = [(article, corpus.natural(article)) for article in articles]
@@ -208,7 +214,10 @@ def train(data_dir: Path, work_dir: Path, recipe: Recipe, *, stop_after: int | N
     decayed = [p for p in model.parameters() if p.dim() >= 2]
     kept = [p for p in model.parameters() if p.dim() < 2]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": kept, "weight_decay": 0.0}],
+        [
+            {"params": decayed, "weight_decay": recipe.weight_decay},
+            {"params": kept, "weight_decay": 0.0},
+        ],
         betas=(0.9, 0.95),
         fused=True,
     )
@@ -223,7 +232,7 @@ def train(data_dir: Path, work_dir: Path, recipe: Recipe, *, stop_after: int | N
         loss = torch.nn.functional.cross_entropy(
             logits.float().flatten(0, 1), tokens[:, 1:].flatten()
         )
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -246,9 +255,15 @@ def train(data_dir: Path, work_dir: Path, recipe: Recipe, *, stop_after: int | N
 
 def main() -> None:
     """Entry point of ``python -m bench.reference.train``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, required=True, help="folder with the training texts")
-    parser.add_argument("--work-dir", type=Path, required=True, help="checkpoints and the finished model")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data-dir", type=Path, required=True, help="folder with the training texts"
+    )
+    parser.add_argument(
+        "--work-dir", type=Path, required=True, help="checkpoints and the finished model"
+    )
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     arguments = parser.parse_args()
     recipe = Recipe(steps=arguments.steps)

@@ -1,0 +1,275 @@
+"""Calibration sequences: from a text, a file, or the model itself."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from bench.reference import CALIBRATION_FILE, TOKENIZER_FILE
+from quantcore.checkpoint import LoadedModel, sha256_of
+from quantcore.errors import InputError, nearest
+from suites import texts
+
+NAMES = {
+    **{name: corpus.about for name, corpus in texts.CALIBRATION.items()},
+    "self": "sequences sampled from the unquantized model itself at temperature 1; needs no data",
+    "embedded": "128 x 512 tokens sampled once from the reference model; for that model only",
+}
+
+_SHINGLE = 13  # words
+_OVERLAP = 0.005
+"""Share of 13-word runs in common above which two texts overlap. WikiText-2's training and test
+splits have 0.00005 in common, the stock phrases of tables and weather reports."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Token sequences to calibrate on."""
+
+    name: str
+    tokens: Tensor
+    """int64 [samples, seqlen]"""
+    source: str
+    """For people."""
+
+    def describe(self) -> dict[str, Any]:
+        """What identifies it, for a cell."""
+        samples, seqlen = self.tokens.shape
+        digest = hashlib.sha256(self.tokens.numpy().tobytes()).hexdigest()
+        return {"name": self.name, "samples": samples, "seqlen": seqlen, "sha256": digest}
+
+
+def build(
+    name: str,
+    loaded: LoadedModel,
+    *,
+    samples: int,
+    seqlen: int,
+    seed: int,
+    data_dir: Path | None,
+    done: Callable[[int], None] = lambda count: None,
+) -> Calibration:
+    """The calibration sequences that a name or a file stands for.
+
+    Args:
+        name: one of `NAMES`, or a ``.txt`` or ``.jsonl`` file.
+        loaded: whose tokenizer (or, for ``self``, whose voice) is used.
+        samples: how many sequences.
+        seqlen: tokens in each.
+        seed: draws offsets, or samples tokens.
+        data_dir: folder with local copies of texts.
+        done: told how many sequences were sampled, for ``self``.
+
+    Raises:
+        InputError: unknown name, unreadable file, too little text, ids outside the vocabulary.
+    """
+    if samples < 1 or seqlen < 2:
+        raise InputError(
+            f"--calibration-samples {samples}, --calibration-seqlen {seqlen}: "
+            "at least 1 sequence of 2 tokens"
+        )
+    if loaded.context is not None and seqlen > loaded.context:
+        raise InputError(
+            f"--calibration-seqlen {seqlen} is longer than the model's context of {loaded.context}"
+        )
+    if name == "self":
+        tokens = sample_from(loaded, samples=samples, seqlen=seqlen, seed=seed, done=done)
+        return Calibration(name=name, tokens=tokens, source="sampled from the model, temperature 1")
+    if name == "embedded":
+        return _embedded(loaded, samples=samples, seqlen=seqlen)
+    if name in texts.CALIBRATION:
+        text = texts.load_corpus(name, texts.CALIBRATION[name], data_dir=data_dir)
+        return _pack_text(text, loaded, samples=samples, seqlen=seqlen, seed=seed)
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise InputError(
+            f"--calibration {name!r} is neither a file nor a known name; "
+            f"{nearest(name, NAMES)}, or a .txt or .jsonl file"
+        )
+    if path.suffix != ".jsonl":
+        return _pack_text(texts.read_file(path), loaded, samples=samples, seqlen=seqlen, seed=seed)
+    return _from_lines(path, loaded, samples=samples, seqlen=seqlen, seed=seed)
+
+
+def _embedded(loaded: LoadedModel, *, samples: int, seqlen: int) -> Calibration:
+    if loaded.tokenizer_sha256 != sha256_of([TOKENIZER_FILE]):
+        raise InputError(
+            "--calibration embedded is token ids of the reference model's tokenizer, and this "
+            "model has another; use 'self', which needs no data either"
+        )
+    tokens = load_file(CALIBRATION_FILE)["input_ids"].to(torch.int64)
+    if samples > tokens.shape[0] or seqlen > tokens.shape[1]:
+        raise InputError(
+            f"--calibration embedded has {tokens.shape[0]} sequences of {tokens.shape[1]} tokens; "
+            f"asked for {samples} of {seqlen}"
+        )
+    return Calibration(
+        name="embedded",
+        tokens=tokens[:samples, :seqlen].contiguous(),
+        source="sampled from the reference model, shipped with the package",
+    )
+
+
+def _from_lines(
+    path: Path, loaded: LoadedModel, *, samples: int, seqlen: int, seed: int
+) -> Calibration:
+    """A ``.jsonl`` file: all lines hold ``text``, or all ``messages``, or all ``input_ids``."""
+    lines = texts.read_lines(path)
+    if not lines:
+        raise InputError(f"{path} is empty")
+    kinds = [kind for kind in ("text", "messages", "input_ids") if kind in lines[0]]
+    if len(kinds) != 1:
+        raise InputError(
+            f"{path}:1 has {sorted(lines[0])}; a line holds one of text, messages, input_ids"
+        )
+    kind = kinds[0]
+    for number, line in enumerate(lines, start=1):
+        if kind not in line:
+            raise InputError(f"{path}:{number} has no {kind!r}, which the first line has")
+    if kind == "text":
+        return _pack_text(texts.read_file(path), loaded, samples=samples, seqlen=seqlen, seed=seed)
+    if kind == "input_ids":
+        tokens = _given_ids(path, lines, loaded, samples=samples)
+        return Calibration(name=path.stem, tokens=tokens, source=f"ids of {path.name}, as given")
+    if loaded.tokenizer.chat_template is None:
+        raise InputError(
+            f"{path} holds 'messages', but the model's tokenizer has no chat template; give lines "
+            "with 'text' instead"
+        )
+    stream: list[int] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rendered = loaded.tokenizer.apply_chat_template(line["messages"], tokenize=False)
+        except Exception as error:  # templates are programs, and raise what they like
+            raise InputError(f"{path}:{number}: the chat template refuses it: {error}") from error
+        stream += loaded.tokenizer(rendered, add_special_tokens=False, verbose=False).input_ids
+    tokens = pack(stream, path.name, samples=samples, seqlen=seqlen, seed=seed)
+    return Calibration(name=path.stem, tokens=tokens, source=f"conversations of {path.name}")
+
+
+def _given_ids(
+    path: Path, lines: list[dict[str, Any]], loaded: LoadedModel, *, samples: int
+) -> Tensor:
+    vocabulary = loaded.model.get_input_embeddings().weight.shape[0]
+    length = len(lines[0]["input_ids"]) if isinstance(lines[0]["input_ids"], list) else 0
+    for number, line in enumerate(lines, start=1):
+        ids = line["input_ids"]
+        if not isinstance(ids, list) or not ids or not all(type(i) is int for i in ids):
+            raise InputError(f"{path}:{number}: input_ids must be a list of whole numbers")
+        wrong = [i for i in ids if not 0 <= i < vocabulary]
+        if wrong:
+            raise InputError(
+                f"{path}:{number}: token id {wrong[0]} is outside the vocabulary "
+                f"(0 to {vocabulary - 1})"
+            )
+        if len(ids) != length:
+            raise InputError(
+                f"{path}:{number} has {len(ids)} ids, the first line {length}; sequences are used "
+                "as they are and never padded, so all must be equally long"
+            )
+    if loaded.context is not None and length > loaded.context:
+        raise InputError(
+            f"{path}: {length} ids a line, but the model's context is {loaded.context}"
+        )
+    return torch.tensor([line["input_ids"] for line in lines[:samples]], dtype=torch.int64)
+
+
+def _pack_text(
+    text: texts.Text, loaded: LoadedModel, *, samples: int, seqlen: int, seed: int
+) -> Calibration:
+    ids = loaded.tokenizer(text.content, verbose=False).input_ids
+    tokens = pack(ids, text.name, samples=samples, seqlen=seqlen, seed=seed)
+    return Calibration(name=text.name, tokens=tokens, source=text.source)
+
+
+def pack(ids: list[int], name: str, *, samples: int, seqlen: int, seed: int) -> Tensor:
+    """``samples`` stretches of ``seqlen`` tokens at drawn offsets, none overlapping another.
+
+    Raises:
+        InputError: the text has fewer tokens than ``samples * seqlen``.
+    """
+    need = samples * seqlen
+    if len(ids) < need:
+        raise InputError(
+            f"calibration text {name!r} has {len(ids):,} tokens; {samples} sequences of {seqlen} "
+            f"need {need:,}. Give more text, or fewer --calibration-samples "
+            f"(up to {len(ids) // seqlen})"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    slots = len(ids) // seqlen
+    chosen = torch.randperm(slots, generator=generator)[:samples].sort().values
+    phase = int(torch.randint(len(ids) - slots * seqlen + 1, (), generator=generator))
+    stream = torch.tensor(ids, dtype=torch.int64)[phase : phase + slots * seqlen]
+    return stream.view(slots, seqlen)[chosen].contiguous()
+
+
+@torch.no_grad()
+def sample_from(
+    loaded: LoadedModel,
+    *,
+    samples: int,
+    seqlen: int,
+    seed: int,
+    batch_size: int = 32,
+    done: Callable[[int], None] = lambda count: None,
+) -> Tensor:
+    """Sequences that the model writes itself: ancestral sampling, temperature 1, nothing cut off.
+
+    Each begins with the tokenizer's first special token, or with a random token where it has none.
+    """
+    device = loaded.device
+    generator = torch.Generator(device=device).manual_seed(seed)
+    begin = loaded.tokenizer.bos_token_id
+    begin = loaded.tokenizer.eos_token_id if begin is None else begin
+    vocabulary = len(loaded.tokenizer)
+    written = []
+    for start in range(0, samples, batch_size):
+        count = min(batch_size, samples - start)
+        if begin is None:
+            token = torch.randint(vocabulary, (count, 1), generator=generator, device=device)
+        else:
+            token = torch.full((count, 1), begin, device=device)
+        sequence, cache = [token], None
+        for _ in range(seqlen - 1):
+            output = loaded.model(input_ids=token, past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+            # Heads may be padded beyond the vocabulary; those rows were never trained.
+            probabilities = output.logits[:, -1, :vocabulary].float().softmax(-1)
+            token = torch.multinomial(probabilities, 1, generator=generator)
+            sequence.append(token)
+        written.append(torch.cat(sequence, dim=1).cpu())
+        done(count)
+    return torch.cat(written)
+
+
+def refuse_overlap(calibration: Calibration, evaluation: texts.Text, loaded: LoadedModel) -> None:
+    """Refuse calibration sequences that share text with the evaluation.
+
+    Raises:
+        InputError: more than 0.5 % of either text's 13-word runs are in the other.
+    """
+    decoded = loaded.tokenizer.batch_decode(calibration.tokens, skip_special_tokens=True)
+    ours = [run for sequence in decoded for run in _shingles(sequence)]
+    theirs = _shingles(evaluation.content)
+    known, own = set(theirs), set(ours)
+    share = sum(run in known for run in ours) / max(1, len(ours))
+    covered = sum(run in own for run in theirs) / max(1, len(theirs))
+    if max(share, covered) > _OVERLAP:
+        raise InputError(
+            f"calibration {calibration.name!r} overlaps the evaluation text {evaluation.name!r}: "
+            f"{share:.1%} of its {_SHINGLE}-word runs are in it, and cover {covered:.1%} of it "
+            f"(at most {_OVERLAP:.1%} may be); calibrate on another text"
+        )
+
+
+def _shingles(text: str) -> list[int]:
+    words = re.findall(r"\w+", text.lower())
+    return [hash(tuple(words[i : i + _SHINGLE])) for i in range(len(words) - _SHINGLE + 1)]

@@ -1,0 +1,83 @@
+"""Charts: pure functions of records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.tables import Row
+
+_COLORS = {
+    "rtn": "#9aa5b1",
+    "gptq": "#4c9a8f",
+    "gptq+seq": "#2f6f68",
+    "awq": "#e0913a",
+    "awq+clip": "#c8553d",
+}
+
+
+def perplexity_bars(table: Sequence[Row], scheme: str, folder: Path) -> list[Path]:
+    """Perplexity above the unquantized model by method, with paired intervals; PNG and SVG.
+
+    Bars start at zero loss, so that their lengths compare what each method gives away.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "awq-bench"  # the same records draw the same bytes
+    from matplotlib import pyplot
+
+    bars = [row for row in table if row.record.cell.scheme == scheme and row.ratio is not None]
+    base = next((row for row in table if row.record.cell.method is None), None)
+    if not bars or base is None or base.value is None:
+        return []
+    figure, axes = pyplot.subplots(figsize=(7.2, 4.0), layout="constrained")
+    losses = [100 * (row.ratio.estimate - 1) for row in bars if row.ratio]
+    below = [100 * (row.ratio.estimate - row.ratio.low) for row in bars if row.ratio]
+    above = [100 * (row.ratio.high - row.ratio.estimate) for row in bars if row.ratio]
+    places = range(len(bars))
+    axes.bar(
+        places,
+        losses,
+        width=0.62,
+        color=[_COLORS.get(row.record.cell.method or "", "#6b7785") for row in bars],
+        yerr=[below, above],
+        error_kw={"ecolor": "#333", "elinewidth": 1.2, "capsize": 4},
+    )
+    ceiling = max(max(0.0, loss + up) for loss, up in zip(losses, above, strict=True))
+    floor = min(min(0.0, loss - down) for loss, down in zip(losses, below, strict=True))
+    span = (ceiling - floor) or 1.0
+    for place, row, loss, up in zip(places, bars, losses, above, strict=True):
+        axes.text(
+            place,
+            max(0.0, loss + up) + 0.03 * span,
+            f"{row.value:.3f}\n{loss:+.2f} %",
+            ha="center",
+            va="bottom",
+            fontsize=9.5,
+        )
+    axes.set_xticks(list(places), [row.label for row in bars], fontsize=10.5)
+    axes.set_ylim(floor - 0.04 * span if floor < 0 else 0, ceiling + 0.22 * span)
+    axes.axhline(0, color="#333", linewidth=0.8)
+    axes.set_ylabel(f"perplexity above {base.label}, %")
+    axes.set_title(
+        f"{base.record.model_name}, {scheme.replace('int', 'INT')}: {base.metric}  ({base.label} {base.value:.3f})",
+        fontsize=11.5,
+        loc="left",
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(axis="x", length=0)
+    axes.text(
+        1.0,
+        -0.13,
+        "bars: lower is better; whiskers: paired 95 % intervals over windows",
+        transform=axes.transAxes,
+        ha="right",
+        fontsize=8,
+        color="#555",
+    )
+    paths = [folder / f"perplexity_{scheme}.{kind}" for kind in ("png", "svg")]
+    for path in paths:
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+    pyplot.close(figure)
+    return paths

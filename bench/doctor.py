@@ -1,0 +1,169 @@
+"""``awq-bench doctor``: what this machine has, and what each missing thing would enable."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import socket
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import kernels
+from bench import environment, estimate
+from bench.reference import CALIBRATION_FILE, MODEL_FOLDER
+from suites import texts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of the report."""
+
+    name: str
+    there: bool
+    detail: str
+    """What was found, or what it would enable."""
+
+
+def findings(*, data_dir: Path | None) -> list[Finding]:
+    """Look at everything."""
+    gpu = torch.cuda.is_available()
+    triton = environment.version("triton")
+    int4 = hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu")
+    reference = (MODEL_FOLDER / "model.safetensors").is_file() and CALIBRATION_FILE.is_file()
+    found = [
+        Finding(name="python", there=True, detail=platform.python_version()),
+        *(
+            Finding(
+                name=name,
+                there=environment.version(name) is not None,
+                detail=environment.version(name) or _WITHOUT.get(name, ""),
+            )
+            for name in ("torch", "transformers", "datasets", "triton")
+        ),
+        Finding(
+            name="processor",
+            there=True,
+            detail=f"{environment.cpu_name()}, {torch.get_num_threads()} threads, "
+            f"{estimate.size_in_words(environment.total_memory_bytes())} memory",
+        ),
+        Finding(
+            name="GPU",
+            there=gpu,
+            detail=torch.cuda.get_device_name()
+            if gpu
+            else "none; with one, models run in their own dtype and comparisons take minutes",
+        ),
+        Finding(
+            name="INT4 kernels",
+            there=int4 or (gpu and triton is not None),
+            detail=(
+                "PyTorch's CPU int4 product is there" if int4 else "PyTorch has no CPU int4 product"
+            )
+            + "; this version measures quality on dequantized weights and uses no kernel",
+        ),
+        Finding(
+            name="reference model",
+            there=reference,
+            detail="shipped with the package" if reference else "missing: reinstall the package",
+        ),
+        _hub(),
+        _data(data_dir),
+        *_clashes(),
+    ]
+    return found
+
+
+_WITHOUT = {
+    "datasets": "wikitext2, c4 and pileval from the data hub",
+    "triton": "nothing in this version; GPU kernels later",
+}
+
+
+def _hub() -> Finding:
+    from huggingface_hub import constants
+
+    host = urlparse(constants.ENDPOINT).hostname or ""
+    if constants.HF_HUB_OFFLINE:
+        return Finding(
+            name="model and data hub",
+            there=False,
+            detail="HF_HUB_OFFLINE is set: only local folders and what is cached",
+        )
+    try:
+        with socket.create_connection((host, 443), timeout=3):
+            return Finding(name="model and data hub", there=True, detail=f"{host} answers")
+    except OSError as error:
+        return Finding(
+            name="model and data hub",
+            there=False,
+            detail=f"{host} cannot be reached ({error}); it gives models and texts by name. "
+            "Local folders and --data-dir work without it",
+        )
+
+
+def _data(data_dir: Path | None) -> Finding:
+    if data_dir is None:
+        return Finding(
+            name="data folder",
+            there=False,
+            detail="none; --data-dir or AWQ_BENCH_DATA names one that holds "
+            + ", ".join(corpus.local for corpus in texts.EVALUATION.values()),
+        )
+    known = [*texts.EVALUATION.values(), *texts.CALIBRATION.values()]
+    held = [corpus.local for corpus in known if (data_dir / corpus.local).is_file()]
+    lacking = [corpus.local for corpus in known if corpus.local not in held]
+    return Finding(
+        name="data folder",
+        there=bool(held),
+        detail=f"has {', '.join(held) or 'none of the known texts'}; lacks {', '.join(lacking)}",
+    )
+
+
+def _clashes() -> list[Finding]:
+    """Our top-level packages have plain names: does another distribution own one of them?"""
+    ours = Path(__file__).resolve().parent.parent
+    found = []
+    for name in ("bench", "suites", "kernels", "quantcore", "baselines", "awq_impl"):
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None or ours not in Path(spec.origin).resolve().parents:
+            found.append(
+                Finding(
+                    name=f"package {name}",
+                    there=False,
+                    detail=f"is shadowed by {spec.origin if spec else 'nothing'}; use a clean one",
+                )
+            )
+    owners = metadata.packages_distributions().get("kernels", [])
+    others = [owner for owner in owners if owner != "awq-bench"]
+    if others:
+        found.append(
+            Finding(
+                name="package kernels",
+                there=False,
+                detail=f"is also installed by {', '.join(others)} (ours is {kernels.__version__}); "
+                "the one installed last wins: use a clean environment",
+            )
+        )
+    return found or [Finding(name="name clashes", there=True, detail="none")]
+
+
+def print_report(output: Console, *, data_dir: Path | None) -> None:
+    """Print what was found, a line each."""
+    table = Table(title="awq-bench doctor", title_justify="left", show_header=False, box=None)
+    table.add_column(no_wrap=True)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for one in findings(data_dir=data_dir):
+        mark = "[green]yes[/green]" if one.there else "[yellow]no[/yellow]"
+        table.add_row(mark, one.name, one.detail)
+    output.print(table)
+    variable = os.environ.get("AWQ_BENCH_DATA")
+    if variable and not Path(variable).is_dir():
+        output.print(f"AWQ_BENCH_DATA is {variable}, which is not a folder", style="yellow")

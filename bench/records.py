@@ -1,0 +1,112 @@
+"""One JSON document per cell, written once and whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from quantcore.errors import InputError
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One line of a comparison, identified by its content."""
+
+    model: str
+    """Weights' sha256."""
+    tokenizer: str
+    """Its files' sha256."""
+    method: str | None
+    """None: the unquantized model."""
+    method_settings: dict[str, Any]
+    scheme: str | None
+    exclude: tuple[str, ...]
+    calibration: dict[str, Any] | None
+    """Name, hash and sizes of the sequences; None if the method needs none."""
+    suites: dict[str, Any]
+    """Every suite with its protocol: version, text hash, window, how many of them."""
+    dtype: str
+    device: str
+    seed: int
+
+    @property
+    def id(self) -> str:
+        """16 hex digits over everything above."""
+        content = json.dumps(asdict(self), sort_keys=True, allow_nan=False)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def file_name(self) -> str:
+        """Where its record lies in a comparison's folder."""
+        row = "unquantized" if self.method is None else f"{self.method}_{self.scheme}"
+        return f"records/{row}.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What one cell measured."""
+
+    cell: Cell
+    status: Literal["done", "failed"]
+    error: str | None = None
+    """Why it failed."""
+    model_name: str
+    parameters: int
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By metric name: value, protocol, and every sample (``window_nll`` in nats per token)."""
+    quantization: dict[str, Any] = field(default_factory=dict)
+    """Seconds by phase, relative losses by linear, notices, what was exempt."""
+    stored_bytes: int | None = None
+    """All weights: quantized ones as the scheme packs them, the rest in the checkpoint's dtype."""
+    bits_per_weight: float | None = None
+    """Of the quantized weights, scales and zero points included."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_bytes: dict[str, int] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def write(self, folder: Path) -> None:
+        """Write atomically; non-finite numbers are refused.
+
+        Raises:
+            ValueError: a number is NaN or infinite.
+        """
+        document = {"cell_id": self.cell.id, **asdict(self)}
+        write_json(folder / self.cell.file_name, document)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON document whole or not at all."""
+    text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, "utf-8")
+    os.replace(temporary, path)
+
+
+def read_record(path: Path) -> Record:
+    """Read a record.
+
+    Raises:
+        InputError: damaged, edited, or of another version.
+    """
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        version = document.pop("schema_version")
+        if version != SCHEMA_VERSION:
+            raise InputError(f"{path} has record version {version}, this program {SCHEMA_VERSION}")
+        claimed = document.pop("cell_id")
+        cell = document.pop("cell")
+        cell["exclude"] = tuple(cell["exclude"])
+        record = Record(cell=Cell(**cell), **document)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is not a record of this program: {error!r}") from error
+    if record.cell.id != claimed:
+        raise InputError(f"{path}: the cell does not match its id {claimed}; it was edited")
+    return record

@@ -1,0 +1,66 @@
+"""Methods by name. A new method is one file and one line here."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from quantcore.errors import InputError, nearest
+from quantcore.method import Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """Where a method's class is, imported when it is used."""
+
+    target: str
+    """``module:Class``."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    label: str
+    """As tables and charts write it."""
+    about: str
+
+
+METHODS = {
+    "rtn": Entry(
+        target="baselines.rtn:RTN",
+        label="RTN",
+        about="round to nearest; no calibration",
+    ),
+    "gptq": Entry(
+        target="baselines.gptq:GPTQ",
+        label="GPTQ",
+        about="second-order error compensation, on the original model's inputs (shared pass)",
+    ),
+    "gptq+seq": Entry(
+        target="baselines.gptq:GPTQ",
+        settings={"sequential": True},
+        label="GPTQ + seq",
+        about="the same, on the quantized prefix's inputs as published (a pass of its own)",
+    ),
+    "awq": Entry(
+        target="awq_impl.method:AWQ",
+        label="AWQ",
+        about="activation-aware scales, searched on the exact output error and folded",
+    ),
+    "awq+clip": Entry(
+        target="awq_impl.method:AWQ",
+        settings={"clip": True},
+        label="AWQ + clip",
+        about="AWQ's scales, then weight ranges clipped per group (the paper's full method)",
+    ),
+}
+
+
+def method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        InputError: unknown; names the nearest.
+    """
+    if name not in METHODS:
+        raise InputError(f"unknown method {name!r}; {nearest(name, METHODS)}")
+    module, _, attribute = METHODS[name].target.partition(":")
+    factory = getattr(importlib.import_module(module), attribute)
+    return cast(Method, factory(**METHODS[name].settings))

@@ -1,0 +1,261 @@
+"""Tables: pure functions of records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from bench.estimate import size_in_words
+from bench.records import Record
+from bench.registry import METHODS
+from bench.statistics import Interval, perplexity, perplexity_ratio
+
+DTYPE_LABELS = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One cell with its statistics: a line of the long table."""
+
+    record: Record
+    metric: str
+    value: float | None
+    """Perplexity; None where the cell failed."""
+    own: Interval | None
+    """Of the perplexity itself."""
+    ratio: Interval | None
+    """Perplexity over the unquantized model's, paired by window; None for that model itself."""
+
+    @property
+    def label(self) -> str:
+        """``FP32``, ``AWQ + clip``."""
+        cell = self.record.cell
+        if cell.method is None:
+            return DTYPE_LABELS.get(cell.dtype, cell.dtype)
+        return METHODS[cell.method].label
+
+    @property
+    def change(self) -> str:
+        """``+2.71% [+2.40, +3.02]``: the paired change against the unquantized model."""
+        if self.ratio is None:
+            return ""
+        low, high = self.ratio.low - 1, self.ratio.high - 1
+        estimate = self.ratio.estimate - 1
+        digits = 2 if abs(estimate) < 0.1 else 1
+        return f"{100 * estimate:+.{digits}f}% [{100 * low:+.{digits}f}, {100 * high:+.{digits}f}]"
+
+
+def rows(records: Sequence[Record]) -> list[Row]:
+    """Every cell with its intervals, paired with the unquantized model."""
+    base = next((r for r in records if r.cell.method is None and r.status == "done"), None)
+    found = []
+    for record in records:
+        metric = record.cell.suites["perplexity"]["metric"]
+        value, own, ratio = None, None, None
+        if record.status == "done":
+            sample = record.metrics[metric]["window_nll"]
+            seed = record.cell.seed
+            own = perplexity(sample, seed=seed)
+            value = own.estimate
+            if base is not None and record is not base:
+                ratio = perplexity_ratio(sample, base.metrics[metric]["window_nll"], seed=seed)
+        found.append(Row(record=record, metric=metric, value=value, own=own, ratio=ratio))
+    return found
+
+
+def long_table(table: Sequence[Row]) -> pd.DataFrame:
+    """One line a cell, every figure in a column with its unit in its name."""
+    lines = []
+    for row in table:
+        record, cell = row.record, row.record.cell
+        own, ratio = row.own, row.ratio
+        lines.append(
+            {
+                "model": record.model_name,
+                "method": cell.method or "unquantized",
+                "scheme": cell.scheme,
+                "dtype": cell.dtype,
+                "status": record.status,
+                "metric": row.metric,
+                "perplexity": row.value,
+                "perplexity_low": own.low if own else None,
+                "perplexity_high": own.high if own else None,
+                "ratio_to_unquantized": ratio.estimate if ratio else None,
+                "ratio_low": ratio.low if ratio else None,
+                "ratio_high": ratio.high if ratio else None,
+                "paired_t_p_value": ratio.p_value if ratio else None,
+                "windows": own.windows if own else None,
+                "bits_per_weight": record.bits_per_weight,
+                "stored_bytes": record.stored_bytes,
+                "quantize_s": record.seconds.get("quantize"),
+                "shared_calibration_s": record.seconds.get("shared_calibration"),
+                "evaluate_s": record.seconds.get("evaluate"),
+                "peak_host_bytes": record.peak_bytes.get("host"),
+                "peak_gpu_bytes": record.peak_bytes.get("gpu"),
+                "error": record.error,
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One field of the table: lines, the first of them the figure."""
+
+    lines: tuple[str, ...]
+    best: bool = False
+    failed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The comparison as people read it: methods down, schemes across."""
+
+    title: str
+    header: list[Entry]
+    body: list[tuple[str, list[Entry]]]
+    notes: list[str]
+
+
+def grid(table: Sequence[Row]) -> Grid:
+    """Lay out one comparison."""
+    cells = [row.record.cell for row in table]
+    schemes = list(dict.fromkeys(cell.scheme for cell in cells if cell.scheme))
+    methods = list(dict.fromkeys(cell.method for cell in cells if cell.method))
+    at = {(row.record.cell.method, row.record.cell.scheme): row for row in table}
+    base = at[None, None]
+    size = size_in_words(base.record.stored_bytes) if base.record.stored_bytes else ""
+    header = [Entry(lines=("",))]
+    best = {}
+    for scheme in schemes:
+        done = [row for row in table if row.record.cell.scheme == scheme and row.value is not None]
+        best[scheme] = min((row.value for row in done if row.value is not None), default=None)
+        record = done[0].record if done else None
+        packed = (
+            f"{record.bits_per_weight:.2f} bits, {size_in_words(record.stored_bytes)}"
+            if record and record.bits_per_weight and record.stored_bytes
+            else ""
+        )
+        header.append(Entry(lines=(scheme.replace("int", "INT"), packed)))
+    if base.own is None:
+        unquantized = Entry(lines=("failed",), failed=True)
+    else:
+        interval = f"[{base.own.low:.2f}, {base.own.high:.2f}]"
+        unquantized = Entry(lines=(f"{base.own.estimate:.3f}", interval, size))
+    if not schemes:
+        header.append(Entry(lines=(base.metric,)))
+    body = [(base.label, [unquantized] * max(1, len(schemes)))]
+    for method in methods:
+        entries = []
+        for scheme in schemes:
+            row = at[method, scheme]
+            if row.value is None:
+                entries.append(Entry(lines=("failed",), failed=True))
+            else:
+                seconds = f"in {row.record.seconds['quantize']:.1f} s"
+                lines = (f"{row.value:.3f}", row.change, seconds)
+                entries.append(Entry(lines=lines, best=row.value == best[scheme]))
+        body.append((METHODS[method].label, entries))
+    return Grid(
+        title=f"{base.record.model_name}: {base.metric}, lower is better",
+        header=header,
+        body=body,
+        notes=_notes(table, base),
+    )
+
+
+def _notes(table: Sequence[Row], base: Row) -> list[str]:
+    """What a reader has to know to read the table right."""
+    notes = []
+    metric = base.record.metrics.get(base.metric)
+    if metric:
+        notes.append(
+            f"{base.label} perplexity with its 95 % interval over {metric['windows']} windows"
+            + (
+                f" (evenly spaced, of {metric['of_windows']})."
+                if metric["windows"] < metric["of_windows"]
+                else "."
+            )
+        )
+    quantized = [row for row in table if row.record.cell.method]
+    if quantized:
+        notes.append(
+            f"Under each perplexity: change against {base.label}, paired by window, with its 95 % "
+            "interval (BCa bootstrap, 9,999 resamples), and the seconds that quantizing took. "
+            "Bold: lowest of its column."
+        )
+    calibrated = [row.record for row in quantized if row.record.cell.calibration]
+    if calibrated:
+        one = calibrated[0].cell.calibration or {}
+        shared = [
+            r.seconds["shared_calibration"] for r in calibrated if "shared_calibration" in r.seconds
+        ]
+        notes.append(
+            f"Calibration: {one['name']}, {one['samples']} x {one['seqlen']} tokens"
+            + (f", one pass of {shared[0]:.1f} s shared by all cells." if shared else ".")
+        )
+    gptq = [
+        row.record.cell for row in quantized if (row.record.cell.method or "").startswith("gptq")
+    ]
+    if gptq:
+        notes.append(
+            "GPTQ: inputs of the original model; GPTQ + seq: inputs of the quantized prefix;"
+            f" activation order {gptq[0].method_settings['order']}."
+        )
+    if quantized:
+        notes.append("lm_head and embeddings are not quantized.")
+    for row in table:
+        if row.record.status == "failed":
+            where = f"{row.label} {row.record.cell.scheme or ''}".strip()
+            notes.append(f"FAILED {where}: {row.record.error}")
+    return notes
+
+
+def rich_table(layout: Grid) -> Table:
+    """For a terminal, 80 columns wide with three schemes."""
+    table = Table(
+        title=layout.title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1),
+    )
+    for index, entry in enumerate(layout.header):
+        head = Text(entry.lines[0], style="bold")
+        for line in entry.lines[1:]:
+            head.append(f"\n{line}", style="dim not bold")
+        table.add_column(head, justify="right" if index else "left", no_wrap=True)
+    for number, (label, entries) in enumerate(layout.body):
+        fields = [Text(label, style="bold" if number == 0 else "")]
+        for entry in entries:
+            style = "bold green" if entry.best else "red" if entry.failed else ""
+            field = Text(entry.lines[0], style=style)
+            for line in entry.lines[1:]:
+                field.append(f"\n{line}", style="dim not bold")
+            fields.append(field)
+        table.add_row(*fields, end_section=True)
+    return table
+
+
+def markdown(layout: Grid) -> str:
+    """For a README or a pull request."""
+
+    def join(entry: Entry) -> str:
+        first = f"**{entry.lines[0]}**" if entry.best else entry.lines[0]
+        return "<br>".join(line for line in (first, *entry.lines[1:]) if line)
+
+    lines = [
+        f"**{layout.title}**",
+        "",
+        f"| {' | '.join(join(entry) for entry in layout.header)} |",
+        "|---" + "|--:" * (len(layout.header) - 1) + "|",
+        *(f"| {label} | {' | '.join(map(join, entries))} |" for label, entries in layout.body),
+        "",
+        *(f"- {note}" for note in layout.notes),
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,7 @@
+"""INT4 kernels: none yet; quality is measured on dequantized weights.
+
+This folder has the name of a Hugging Face package that transformers probes for, so it stays light
+and carries a version: transformers asks the distribution that provides ``kernels`` for one.
+"""
+
+__version__ = "0.1.0"

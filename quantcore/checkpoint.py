@@ -1,0 +1,290 @@
+"""Model folders: found, checked before they are trusted, loaded, and written whole or not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from quantcore.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
+_INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model ready to be measured, and what identifies it."""
+
+    name: str
+    """What the user asked for."""
+    folder: Path
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    weights_sha256: str
+    """Over the safetensors files, in the order of their names."""
+    tokenizer_sha256: str
+    """Over the tokenizer's files."""
+    item_bytes: int
+    """Bytes of a number as the checkpoint stores it, whatever it runs in."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the model runs in."""
+        dtype: torch.dtype = next(self.model.parameters()).dtype
+        return dtype
+
+    @property
+    def context(self) -> int | None:
+        """The most tokens the model takes, if its configuration says."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+
+def resolve(name: str, *, revision: str | None = None) -> Path:
+    """The local folder of a model: a folder as it is, a hub name after download.
+
+    Raises:
+        InputError: neither a folder nor a model that the hub gives.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise InputError(f"{name} is a file; MODEL is a folder (with config.json) or a hub name")
+    if name.count("/") > 1 or name.startswith((".", "/", "~")):
+        raise InputError(f"no such model folder: {name}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
+    except HFValidationError as error:
+        raise InputError(f"{name!r} is neither a folder nor a hub name: {error}") from error
+    except LocalEntryNotFoundError as error:
+        raise InputError(
+            f"{name!r} is no local folder, and the model hub cannot be reached to look it up there;"
+            " check the spelling, or download the model and give its folder"
+        ) from error
+    except OSError as error:  # not found, gated, revision unknown, disk full
+        raise InputError(f"{name!r} cannot be had from the model hub: {error}") from error
+
+
+def check_folder(folder: Path) -> dict[str, Any]:
+    """Refuse a folder that cannot be loaded safely and whole, before anything is loaded.
+
+    Returns:
+        the configuration.
+
+    Raises:
+        InputError: no or broken config.json, remote code, weights that are missing, pickled,
+            truncated or quantized already.
+    """
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        raise InputError(f"{folder} has no config.json: not a Transformers model folder")
+    try:
+        config: dict[str, Any] = json.loads(config_path.read_text("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{config_path} is not valid JSON: {error}") from error
+    if config.get("quantization_config"):
+        method = config["quantization_config"].get("quant_method", "unknown")
+        raise InputError(f"{folder} is already quantized ({method}); give the unquantized model")
+    if config.get("auto_map"):
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+        if config.get("model_type") not in CONFIG_MAPPING:
+            raise InputError(
+                f"{folder} asks for remote code ({', '.join(sorted(config['auto_map']))}), "
+                f"which is never run here; model type {config.get('model_type')!r} must be one that "
+                "Transformers itself knows"
+            )
+    for path in weight_files(folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                file.keys()
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"{path} is truncated or not a safetensors file ({error}); download it again"
+            ) from error
+    return config
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that hold the weights.
+
+    Raises:
+        InputError: there are none, or some are missing.
+    """
+    index = folder / _INDEX
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        except (json.JSONDecodeError, KeyError, AttributeError) as error:
+            raise InputError(f"{index} is not a weight index: {error!r}") from error
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise InputError(f"{folder} lacks {', '.join(missing)}, named in {_INDEX}")
+        return [folder / name for name in names]
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    pickles = sorted(p.name for pattern in _PICKLES for p in folder.glob(pattern))
+    if pickles:
+        raise InputError(
+            f"{folder} has only pickled weights ({', '.join(pickles[:3])}), which can run "
+            "code when loaded and are refused; convert them to safetensors "
+            "(`save_pretrained` of a current Transformers writes it)"
+        )
+    raise InputError(f"{folder} has no weights: expected model.safetensors or {_INDEX}")
+
+
+def load(
+    name: str, *, folder: Path, dtype: torch.dtype | None, device: torch.device
+) -> LoadedModel:
+    """Load a checked folder, and check what came out of it.
+
+    Args:
+        name: how to call it.
+        folder: see `resolve`.
+        dtype: what to run in; None: the checkpoint's own.
+        device: where to.
+
+    Raises:
+        InputError: see `check_folder`; also weights that are missing, misshapen or not finite, an
+            unknown architecture, no usable tokenizer.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    check_folder(folder)
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype="auto" if dtype is None else dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported by us, with names and shapes
+            local_files_only=True,
+        )
+    except (ValueError, KeyError, OSError, ImportError, SafetensorError) as error:
+        raise InputError(
+            f"{folder} cannot be loaded as a causal language model: {error}"
+        ) from error
+    if info["mismatched_keys"]:
+        key, found, expected = sorted(info["mismatched_keys"])[0]
+        raise InputError(
+            f"{folder}: {key} has shape {list(found)}, config.json asks for {list(expected)}"
+        )
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise InputError(f"{folder}: {len(missing)} weights are missing, first {missing[0]}")
+    _check_finite(model, folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    except (ValueError, KeyError, OSError, ImportError, TypeError) as error:
+        raise InputError(f"{folder} has no tokenizer that loads: {error}") from error
+    model.to(device).eval().requires_grad_(False)
+    return LoadedModel(
+        name=name,
+        folder=folder,
+        model=model,
+        tokenizer=tokenizer,
+        weights_sha256=sha256_of(weight_files(folder)),
+        tokenizer_sha256=sha256_of(tokenizer_files(folder)),
+        item_bytes=_item_bytes(weight_files(folder)[0]),
+    )
+
+
+def _item_bytes(path: Path) -> int:
+    with safe_open(path, framework="pt") as file:
+        return {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}.get(
+            file.get_slice(next(iter(file.keys()))).get_dtype(), 4
+        )
+
+
+def _check_finite(model: nn.Module, folder: Path) -> None:
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            count = int((~torch.isfinite(parameter)).sum())
+            raise InputError(
+                f"{folder}: {name} holds {count} NaN or infinite values of {parameter.numel()}; "
+                "the checkpoint is damaged (or its dtype overflowed: try --dtype bfloat16)"
+            )
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files that decide how text becomes tokens."""
+    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
+    return [folder / name for name in names if (folder / name).is_file()]
+
+
+def sha256_of(paths: list[Path]) -> str:
+    """One digest over the contents of several files."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+class WholeFolder:
+    """``with WholeFolder(out) as tmp``: write into ``tmp``; it becomes ``out`` if all went well.
+
+    Raises:
+        InputError: ``out`` exists and is not an empty folder.
+    """
+
+    def __init__(self, out: Path) -> None:
+        """Check that ``out`` is free."""
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(f"{out} exists and is not empty; name another --out, or remove it")
+        self._out = out
+
+    def __enter__(self) -> Path:
+        """A folder beside ``out``, on the same file system."""
+        self._out.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.", dir=self._out.parent))
+        self._temporary.chmod(0o755)
+        return self._temporary
+
+    def __exit__(self, kind: object, value: object, traceback: object) -> None:
+        """Rename into place, or remove what was begun."""
+        if kind is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            return
+        if self._out.is_dir():
+            self._out.rmdir()
+        os.replace(self._temporary, self._out)
+
+
+def save_hf(loaded: LoadedModel, out: Path, manifest: dict[str, Any]) -> None:
+    """Write an ordinary Transformers folder of the model as it now is, with its manifest.
+
+    Weights are stored in the dtype that the model ran in: in float32 they equal what a 4-bit
+    checkpoint decodes to exactly.
+    """
+    with WholeFolder(out) as folder:
+        loaded.model.save_pretrained(folder, safe_serialization=True)
+        loaded.tokenizer.save_pretrained(folder)
+        (folder / "awq_bench.json").write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
