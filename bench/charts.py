@@ -61,7 +61,8 @@ def perplexity_bars(table: Sequence[Row], scheme: str, folder: Path) -> list[Pat
     axes.axhline(0, color="#333", linewidth=0.8)
     axes.set_ylabel(f"perplexity above {base.label}, %")
     axes.set_title(
-        f"{base.record.model_name}, {scheme.replace('int', 'INT')}: {base.metric}  ({base.label} {base.value:.3f})",
+        f"{base.record.model_name}, {scheme.replace('int', 'INT')}: "
+        f"{base.metric}  ({base.label} {base.value:.3f})",
         fontsize=11.5,
         loc="left",
     )

@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
-import socket
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from urllib.parse import urlparse
 
 import torch
 from rich.console import Console
@@ -18,6 +16,7 @@ from rich.table import Table
 import kernels
 from bench import environment, estimate
 from bench.reference import CALIBRATION_FILE, MODEL_FOLDER
+from quantcore import hub
 from suites import texts
 
 
@@ -87,25 +86,15 @@ _WITHOUT = {
 
 
 def _hub() -> Finding:
-    from huggingface_hub import constants
-
-    host = urlparse(constants.ENDPOINT).hostname or ""
-    if constants.HF_HUB_OFFLINE:
-        return Finding(
-            name="model and data hub",
-            there=False,
-            detail="HF_HUB_OFFLINE is set: only local folders and what is cached",
-        )
-    try:
-        with socket.create_connection((host, 443), timeout=3):
-            return Finding(name="model and data hub", there=True, detail=f"{host} answers")
-    except OSError as error:
-        return Finding(
-            name="model and data hub",
-            there=False,
-            detail=f"{host} cannot be reached ({error}); it gives models and texts by name. "
-            "Local folders and --data-dir work without it",
-        )
+    reason = hub.unreachable()
+    return Finding(
+        name="model and data hub",
+        there=reason is None,
+        detail="reachable"
+        if reason is None
+        else f"{reason}; it gives models and texts by name. Local folders and --data-dir work "
+        "without it",
+    )
 
 
 def _data(data_dir: Path | None) -> Finding:

@@ -41,13 +41,13 @@ class Row:
 
     @property
     def change(self) -> str:
-        """``+2.71% [+2.40, +3.02]``: the paired change against the unquantized model."""
+        """``+2.71% [2.40, 3.02]``: the paired change against the unquantized model."""
         if self.ratio is None:
             return ""
         low, high = self.ratio.low - 1, self.ratio.high - 1
         estimate = self.ratio.estimate - 1
         digits = 2 if abs(estimate) < 0.1 else 1
-        return f"{100 * estimate:+.{digits}f}% [{100 * low:+.{digits}f}, {100 * high:+.{digits}f}]"
+        return f"{100 * estimate:+.{digits}f}% [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
 
 
 def rows(records: Sequence[Record]) -> list[Row]:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from quantcore.errors import InputError
+from quantcore.hub import use_cache_if_unreachable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -75,14 +76,15 @@ def resolve(name: str, *, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+    offline = use_cache_if_unreachable()
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
     except HFValidationError as error:
         raise InputError(f"{name!r} is neither a folder nor a hub name: {error}") from error
     except LocalEntryNotFoundError as error:
         raise InputError(
-            f"{name!r} is no local folder, and the model hub cannot be reached to look it up there;"
-            " check the spelling, or download the model and give its folder"
+            f"{name!r} is no local folder, nor in the hub's cache, and the hub cannot be asked "
+            f"({offline or error}); check the spelling, or download the model and give its folder"
         ) from error
     except OSError as error:  # not found, gated, revision unknown, disk full
         raise InputError(f"{name!r} cannot be had from the model hub: {error}") from error
@@ -114,8 +116,8 @@ def check_folder(folder: Path) -> dict[str, Any]:
         if config.get("model_type") not in CONFIG_MAPPING:
             raise InputError(
                 f"{folder} asks for remote code ({', '.join(sorted(config['auto_map']))}), "
-                f"which is never run here; model type {config.get('model_type')!r} must be one that "
-                "Transformers itself knows"
+                f"which is never run here; model type {config.get('model_type')!r} must be one "
+                "that Transformers itself knows"
             )
     for path in weight_files(folder):
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from quantcore.errors import InputError, nearest
+from quantcore.hub import use_cache_if_unreachable
 
 WIKITEXT2_TEST_SHA256 = "696cca6b65a171b0a358a4be6732cdfdf2dd6164a32e20fd70e3c13fc4dfae83"
 """Of the joined test rows, 1,294,336 characters: the text behind every published number."""
@@ -125,6 +126,7 @@ def hub_rows(corpus: Corpus) -> Iterable[str]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
+    offline = use_cache_if_unreachable()
     try:
         rows = load_dataset(
             corpus.repository,
@@ -135,7 +137,7 @@ def hub_rows(corpus: Corpus) -> Iterable[str]:
         )
         return [row["text"] for row in islice(rows, corpus.rows)]
     except (OSError, ValueError, DatasetsError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = offline or (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{corpus.repository} cannot be had from the data hub ({reason}); put a copy at "
             f"{corpus.local} under --data-dir, as JSON lines with a 'text' each"

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from awq_impl.clip import search_ranges
+from awq_impl.method import AWQ
+from awq_impl.salience import activation_salience, tied
+from awq_impl.search import search_scales
+from baselines.gptq import GPTQ
+from baselines.rtn import RTN
+from quantcore.calibration import BlockWalk, StatsStore, calibrate
+from quantcore.grid import quantize, round_to_nearest
+from quantcore.method import Method
+from quantcore.quantize import QuantizationReport, Snapshot, quantize_model
+from quantcore.scheme import QuantScheme
+from quantcore.statistics import InputStats, output_error
+from quantcore.structure import discover
+from tests.conftest import tiny_model
+
+SCHEMES = ["int4-g32", "int3-g16", "int3-channel", "int4-g32-sym"]
+
+
+def salient_case(seed: int) -> tuple[Tensor, InputStats]:
+    """Weights [24, 96] and inputs of which a few channels are large."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(500, 96, generator=generator)
+    x[:, torch.randperm(96, generator=generator)[:5]] *= 30
+    weight = torch.randn(24, 96, generator=generator)
+    return weight, InputStats(gram=x.t() @ x, mean_abs=x.abs().mean(0), tokens=500)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("seed", range(5))
+def test_its_loss_is_never_above_rtn(scheme: str, seed: int) -> None:
+    weight, stats = salient_case(seed)
+    parsed = QuantScheme.parse(scheme)
+    choice = search_scales(weight, stats, parsed)
+    rtn = float(output_error(weight - round_to_nearest(weight, parsed), stats.gram))
+    assert choice.rtn_loss == pytest.approx(rtn, rel=1e-6)
+    assert choice.loss <= rtn
+    served = round_to_nearest(weight * choice.scales, parsed) / choice.scales
+    assert float(output_error(weight - served, stats.gram)) == pytest.approx(choice.loss, rel=1e-4)
+
+
+def test_it_wins_clearly_where_channels_are_salient() -> None:
+    weight, stats = salient_case(0)
+    choice = search_scales(weight, stats, QuantScheme.parse("int4-g32"))
+    assert choice.loss < 0.5 * choice.rtn_loss
+    assert choice.scales[stats.mean_abs.topk(5).indices].min() > choice.scales.median()
+
+
+def test_the_identity_wins_where_nothing_helps() -> None:
+    """One bit pattern per row that the grid holds exactly: every scaling can only hurt."""
+    levels = torch.arange(16.0).repeat(4, 2)
+    stats = InputStats(gram=torch.eye(32), mean_abs=torch.rand(32) + 0.1, tokens=1)
+    choice = search_scales(levels, stats, QuantScheme.parse("int4-g16"))
+    assert torch.equal(choice.scales, torch.ones(32))
+
+
+def test_dead_channels_ask_for_no_infinite_scale() -> None:
+    weight, stats = salient_case(1)
+    gram, mean_abs = stats.gram.clone(), stats.mean_abs.clone()
+    gram[:40] = gram[:, :40] = mean_abs[:40] = 0
+    dead = InputStats(gram=gram, mean_abs=mean_abs, tokens=500)
+    scales = search_scales(weight, dead, QuantScheme.parse("int4-g32")).scales
+    assert bool(torch.isfinite(scales).all())
+    assert float(scales.min()) > 0
+    nothing = InputStats(gram=torch.zeros(96, 96), mean_abs=torch.zeros(96), tokens=500)
+    choice = search_scales(weight, nothing, QuantScheme.parse("int4-g32"))
+    assert torch.equal(choice.scales, torch.ones(96))
+
+
+def test_nan_statistics_are_an_error() -> None:
+    weight, stats = salient_case(2)
+    broken = InputStats(gram=stats.gram * torch.nan, mean_abs=stats.mean_abs, tokens=500)
+    with pytest.raises(ArithmeticError):
+        search_scales(weight, broken, QuantScheme.parse("int4-g32"))
+
+
+def test_tied_channels_get_one_scale() -> None:
+    weight, stats = salient_case(3)
+    rows = torch.arange(48).repeat(2)
+    scales = search_scales(weight, stats, QuantScheme.parse("int4-g32"), rows=rows).scales
+    assert torch.equal(scales[:48], scales[48:])
+    assert torch.equal(
+        tied(torch.tensor([1.0, 2, 3, 4]), torch.tensor([0, 1, 0, 1])), torch.tensor([2.0, 3, 2, 3])
+    )
+
+
+def test_salience_is_relative() -> None:
+    mean_abs = torch.rand(64)
+    assert torch.allclose(activation_salience(mean_abs), activation_salience(1000 * mean_abs))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_clipping_never_loses_by_its_own_measure(scheme: str) -> None:
+    weight, stats = salient_case(4)
+    weight[3, 7] = 12.0  # a range worth cutting
+    parsed = QuantScheme.parse(scheme)
+    low, high = search_ranges(weight, stats, parsed)
+    group = parsed.group_of(96)
+    blocks = stats.diagonal_blocks(group)
+
+    def own_loss(served: Tensor) -> Tensor:
+        error = (served - weight).view(24, -1, group).transpose(0, 1)
+        return ((error @ blocks) * error).sum(-1)
+
+    clipped = own_loss(quantize(weight, parsed, low=low, high=high).dequantize())
+    plain = own_loss(quantize(weight, parsed).dequantize())
+    assert bool((clipped <= plain * (1 + 1e-4) + 1e-4).all())
+    assert float(clipped.sum()) < float(plain.sum())
+    assert bool((low >= weight.view(24, -1, group).amin(-1)).all())
+    assert bool((high <= weight.view(24, -1, group).amax(-1)).all())
+
+
+def run(
+    model: PreTrainedModel, method: Method, scheme: str, **kwargs: list[str]
+) -> tuple[QuantizationReport, Tensor]:
+    """Quantize a tiny model and give its logits; the model is put back."""
+    tokens = torch.arange(8 * 32).view(8, 32) * 13 % 160
+    structure = discover(model, **kwargs)
+    stats = StatsStore()
+    calibrate(model, structure, tokens, stats, batch_size=4)
+    walk = None
+    if method.calibration == "sequential":
+        walk = BlockWalk(model, structure, tokens, batch_size=4)
+    snapshot = Snapshot(structure)
+    report = quantize_model(structure, method, QuantScheme.parse(scheme), stats=stats, walk=walk)
+    with torch.no_grad():
+        logits = model(tokens).logits
+    snapshot.restore()
+    return report, logits
+
+
+METHODS: list[Method] = [RTN(), GPTQ(), GPTQ(sequential=True), AWQ(), AWQ(clip=True)]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+def test_every_family_is_quantized_whole_and_put_back(
+    method: Method, family_model: PreTrainedModel
+) -> None:
+    before = {n: p.clone() for n, p in family_model.named_parameters()}
+    report, logits = run(family_model, method, "int4-g16")
+    assert bool(torch.isfinite(logits).all())
+    linears = sum(len(g.linears) for b in discover(family_model).blocks for g in b.groups)
+    assert len(report.relative_losses) == linears
+    assert max(report.relative_losses.values()) < 0.1
+    for name, parameter in family_model.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+
+
+def test_eight_bits_change_next_to_nothing(family_model: PreTrainedModel) -> None:
+    tokens = torch.arange(8 * 32).view(8, 32) * 13 % 160
+    with torch.no_grad():
+        before = family_model(tokens).logits
+    for method in METHODS:
+        _, after = run(family_model, method, "int8-g16")
+        assert float((after - before).norm() / before.norm()) < 0.05, method.name
+
+
+def test_clip_reuses_the_scales_of_awq() -> None:
+    model = tiny_model("llama")
+    plain, _ = run(model, AWQ(), "int3-g16")
+    clipped, _ = run(model, AWQ(clip=True), "int3-g16")
+    for name, loss in clipped.relative_losses.items():
+        if "q_proj" in name or "k_proj" in name:
+            assert loss == plain.relative_losses[name]
+    down = "model.layers.0.mlp.down_proj"
+    assert clipped.relative_losses[down] < plain.relative_losses[down]
+
+
+def test_losses_are_reported_in_unfolded_units() -> None:
+    """AWQ's relative loss of a linear is that of its served weights against the original ones."""
+    model = tiny_model("llama")
+    tokens = torch.arange(8 * 32).view(8, 32) * 13 % 160
+    structure = discover(model)
+    stats = StatsStore()
+    calibrate(model, structure, tokens, stats, batch_size=4)
+    first = structure.blocks[0]
+    before = {n: first.linear(n).weight.detach().clone() for g in first.groups for n in g.linears}
+    norm_before = first.module.input_layernorm.weight.detach().clone()
+    report = quantize_model(structure, AWQ(), QuantScheme.parse("int3-g16"), stats=stats)
+    carried = norm_before / first.module.input_layernorm.weight
+    gram = stats[0][0].gram
+    for name in ("self_attn.q_proj", "self_attn.k_proj"):
+        served = (first.linear(name).weight * carried.reciprocal()).detach()
+        loss = output_error(before[name] - served, gram) / output_error(before[name], gram)
+        assert report.relative_losses[f"{first.name}.{name}"] == pytest.approx(
+            float(loss), rel=1e-3
+        )
+
+
+def test_excluded_linears_keep_their_function() -> None:
+    model = tiny_model("llama")
+    report, logits = run(model, AWQ(), "int4-g16", exclude=["*.down_proj", "*.v_proj"])
+    assert not any("down_proj" in name or "v_proj" in name for name in report.relative_losses)
+    with torch.no_grad():
+        before = model(torch.arange(8 * 32).view(8, 32) * 13 % 160).logits
+    assert float((logits - before).norm() / before.norm()) < 0.5
+
+
+def test_bfloat16_models() -> None:
+    model = tiny_model("llama").to(torch.bfloat16)
+    for method in METHODS:
+        report, logits = run(model, method, "int4-g16")
+        assert bool(torch.isfinite(logits).all()), method.name
+        assert max(report.relative_losses.values()) < 0.1

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from quantcore import calibration as module
+from quantcore.calibration import BlockWalk, StatsStore, calibrate, stats_bytes
+from quantcore.statistics import InputStats, output_error, per_row_output_error
+from quantcore.structure import discover
+from tests.conftest import tiny_model
+
+TOKENS = torch.arange(5 * 24).view(5, 24) * 11 % 160
+
+
+def statistics_of(model: PreTrainedModel, folder: Path | None = None) -> StatsStore:
+    store = StatsStore(folder)
+    calibrate(model, discover(model), TOKENS, store, batch_size=2)
+    return store
+
+
+def captured_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
+    """What every linear reads when the whole model simply runs, float64 [tokens, K]."""
+    inputs: dict[str, Tensor] = {}
+    handles = []
+    for name, linear in model.named_modules():
+        if isinstance(linear, nn.Linear):
+
+            def keep(_: nn.Module, args: tuple[Tensor, ...], *, name: str = name) -> None:
+                inputs[name] = args[0].detach().reshape(-1, args[0].shape[-1]).double()
+
+            handles.append(linear.register_forward_pre_hook(keep))
+    with torch.no_grad():
+        model(TOKENS)
+    for handle in handles:
+        handle.remove()
+    return inputs
+
+
+def statistics_equal_the_plain_run(model: PreTrainedModel) -> None:
+    """Oracle: H, mean |x| and the loss equal those of inputs captured from an ordinary forward."""
+    store, inputs, structure = statistics_of(model), captured_inputs(model), discover(model)
+    for index, block in enumerate(structure.blocks):
+        for group in block.groups:
+            stats = store[index][group.index]
+            for linear in group.linears:
+                x = inputs[f"{block.name}.{linear}"]
+                assert stats.tokens == len(x)
+                assert torch.allclose(stats.mean_abs.double(), x.abs().mean(0), rtol=1e-4)
+                error = torch.randn(7, group.in_features, dtype=torch.float64)
+                direct = (x @ error.t()).square().sum()
+                through_gram = output_error(error.float(), stats.gram)
+                assert abs(float(through_gram / direct) - 1) < 1e-5
+                rows = per_row_output_error(error.float(), stats.gram)
+                assert abs(float(rows.sum() / direct) - 1) < 1e-5
+
+
+def test_statistics_equal_the_plain_run(family_model: PreTrainedModel) -> None:
+    statistics_equal_the_plain_run(family_model)
+
+
+def test_the_oracle_catches_a_transposed_gram(monkeypatch: pytest.MonkeyPatch) -> None:
+    """X X^T in place of X^T X: of the right shape where a batch has as many tokens as channels."""
+
+    def planted(self: object, x: Tensor) -> None:
+        x = x.reshape(-1, x.shape[-1]).float()
+        square = x[: x.shape[1]]
+        if len(square) == x.shape[1]:
+            self.gram.addmm_(square, square.t())  # type: ignore[attr-defined]
+        self.sum_abs += x.abs().sum(0)  # type: ignore[attr-defined]
+        self.tokens += len(x)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(module._Accumulator, "add", planted)
+    with pytest.raises(AssertionError):
+        statistics_equal_the_plain_run(tiny_model("llama", hidden_size=32, intermediate_size=48))
+
+
+def test_disk_and_memory_hold_the_same(tmp_path: Path) -> None:
+    model = tiny_model("qwen2")
+    memory, disk = statistics_of(model), statistics_of(model, tmp_path)
+    for index in range(2):
+        for number, stats in memory[index].items():
+            other = disk[index][number]
+            assert torch.equal(stats.gram.triu(), other.gram.triu())
+            assert torch.equal(other.gram, other.gram.t())
+            assert torch.equal(stats.mean_abs, other.mean_abs)
+            assert stats.tokens == other.tokens
+    files = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert abs(files / stats_bytes(discover(model), on_disk=True) - 1) < 0.1
+
+
+def test_a_killed_pass_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    model, structure = tiny_model("llama"), None
+    whole = statistics_of(model, tmp_path / "whole")
+    structure = discover(model)
+
+    class Killed(Exception):
+        pass
+
+    def kill(index: int) -> None:
+        raise Killed
+
+    store = StatsStore(tmp_path / "killed")
+    with pytest.raises(Killed):
+        calibrate(model, structure, TOKENS, store, batch_size=2, done=kill)
+    assert 0 in store
+    assert 1 not in store
+    first = (tmp_path / "killed" / "block-000.safetensors").stat().st_mtime_ns
+    calibrate(model, structure, TOKENS, store, batch_size=2)
+    assert (tmp_path / "killed" / "block-000.safetensors").stat().st_mtime_ns == first
+    assert torch.equal(store[1][0].gram, whole[1][0].gram)
+
+
+def test_a_walk_ends_where_the_model_does() -> None:
+    model = tiny_model("mistral")
+    walk = BlockWalk(model, discover(model), TOKENS, batch_size=2)
+    for index in range(2):
+        walk.observe(index, advance=True)
+    with torch.no_grad():
+        expected = model.model(TOKENS).last_hidden_state
+        walked = model.model.norm(torch.cat(walk._hidden))
+    assert torch.allclose(walked, expected, atol=1e-4)
+
+
+def test_folding_statistics_is_folding_inputs() -> None:
+    x = torch.randn(50, 12)
+    scales = torch.rand(12) + 0.5
+    stats = InputStats(gram=x.t() @ x, mean_abs=x.abs().mean(0), tokens=50).folded(scales)
+    assert torch.allclose(stats.gram, (x / scales).t() @ (x / scales), atol=1e-4)
+    assert torch.allclose(stats.mean_abs, (x / scales).abs().mean(0))
+
+
+def test_diagonal_blocks() -> None:
+    gram = torch.arange(36.0).view(6, 6)
+    stats = InputStats(gram=gram, mean_abs=torch.ones(6), tokens=1)
+    blocks = stats.diagonal_blocks(2)
+    assert blocks.shape == (3, 2, 2)
+    assert torch.equal(blocks[1], gram[2:4, 2:4])
