@@ -13,6 +13,7 @@ from quantcore import structure as module
 from quantcore.errors import InputError
 from quantcore.scheme import QuantScheme
 from quantcore.structure import Absorber, Structure, discover, fold
+from quantcore.structure import fold as right_fold
 from tests.conftest import tiny_model
 
 TOKENS = torch.arange(60).view(2, 30) * 7 % 160
@@ -66,7 +67,7 @@ def _forgets_the_bias(
     target = block.get_submodule(absorber.name)
     bias = getattr(target, "bias", None)
     kept = None if bias is None else bias.detach().clone()
-    folded = fold(block, weights, absorber, readers, scales)  # type: ignore[arg-type]
+    folded = right_fold(block, weights, absorber, readers, scales)  # type: ignore[arg-type]
     if kept is not None:
         with torch.no_grad():
             bias.copy_(kept)
@@ -80,7 +81,7 @@ def _forgets_a_reader(
     readers: object,
     scales: Tensor,
 ) -> Tensor:
-    return fold(block, weights, absorber, readers[:1], scales)  # type: ignore[index]
+    return right_fold(block, weights, absorber, readers[:1], scales)  # type: ignore[index]
 
 
 @pytest.mark.parametrize("planted", [_forgets_the_bias, _forgets_a_reader])

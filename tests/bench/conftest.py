@@ -1,0 +1,54 @@
+"""A tiny model folder with a tokenizer and texts, so that a comparison takes a second."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from bench.compare import Request
+from bench.reference.train import train_tokenizer
+from tests.conftest import tiny_model
+
+WORDS = [a + b + c for a in "bdfgklmnprst" for b in "aeiou" for c in ("", "n", "r", "st")]
+
+
+def prose(words: int, *, seed: int) -> str:
+    """Random sentences that no two seeds share."""
+    chooser = random.Random(seed)
+    return " ".join(
+        chooser.choice(WORDS) + ("." if chooser.random() < 0.1 else "") for _ in range(words)
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    tokenizer = train_tokenizer([prose(4000, seed=0)], 400)
+    model = tiny_model("llama", vocab_size=len(tokenizer), intermediate_size=128)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("texts")
+    (folder / "evaluation.txt").write_text(prose(600, seed=1), "utf-8")
+    (folder / "calibration.txt").write_text(prose(3000, seed=2), "utf-8")
+    return folder
+
+
+@pytest.fixture
+def request_for(tiny_folder: Path, text_folder: Path) -> Request:
+    return Request(
+        model=str(tiny_folder),
+        methods=("rtn", "gptq", "gptq+seq", "awq", "awq+clip"),
+        schemes=("int4-g32", "int3-g64"),
+        calibration=str(text_folder / "calibration.txt"),
+        calibration_samples=8,
+        calibration_seqlen=32,
+        text=str(text_folder / "evaluation.txt"),
+        seqlen=32,
+    )
