@@ -44,7 +44,8 @@ class GPTQ:
     @property
     def name(self) -> str:
         """What the user types."""
-        return "gptq+seq" if self.sequential else "gptq"
+        order = "" if self.order == "static" else f"-{self.order}"
+        return f"gptq{order}+seq" if self.sequential else f"gptq{order}"
 
     @property
     def calibration(self) -> CalibrationKind:

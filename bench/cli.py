@@ -18,7 +18,7 @@ from bench.progress import Reporter
 from quantcore.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    from bench.compare import Request
+    from bench.request import Request
 
 DONE, BAD_INPUT, CELL_FAILED, INTERNAL_ERROR, INTERRUPTED = 0, 2, 4, 70, 130
 
@@ -239,7 +239,7 @@ def _request(parsed: dict[str, Any]) -> Request:
     Raises:
         InputError: an unreadable config, an unknown key or a value of the wrong type.
     """
-    from bench.compare import Request
+    from bench.request import Request
 
     kinds = {f.name: str(f.type) for f in fields(Request)}
     values: dict[str, Any] = {}

@@ -97,4 +97,4 @@ def _commit() -> dict[str, Any]:
     # An installed package may lie inside somebody else's repository: only our own counts.
     if git("ls-files", "--error-unmatch", "bench/environment.py") is None:
         return {"commit": None, "dirty": None}
-    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
 from bench import environment, registry
-from bench.compare import Request, build_calibration, open_model
+from bench.cell import Calibrator, quantize_with_progress, stats_folder
 from bench.progress import Reporter, quiet
-from quantcore.calibration import BlockWalk, StatsStore, calibrate
+from bench.request import Request, build_calibration, open_model
 from quantcore.checkpoint import WholeFolder, save_hf
 from quantcore.errors import InputError, nearest
-from quantcore.quantize import bits_per_weight, quantize_model
+from quantcore.quantize import bits_per_weight
 from quantcore.scheme import QuantScheme
 from quantcore.structure import discover
 
 FORMATS = {"hf": "an ordinary Transformers folder with the dequantized weights"}
-_BATCH_TOKENS = 4096
 
 
 def quantize(
@@ -46,30 +46,19 @@ def quantize(
     structure.check_scheme(parsed)
     for notice in structure.notices:
         say.warn(notice)
-    blocks = len(structure.blocks)
-    calibration, stats, walk = None, None, None
-    if chosen.calibration != "none":
+    label = f"{parsed.name} {chosen.name}"
+    calibration = None
+    if chosen.calibration == "none":
+        report = quantize_with_progress(say, label, structure, chosen, parsed)
+    else:
         calibration = build_calibration(request, loaded, None, say)
-        batch = max(1, _BATCH_TOKENS // calibration.tokens.shape[1])
-        if chosen.calibration == "sequential":
-            walk = BlockWalk(loaded.model, structure, calibration.tokens, batch_size=batch)
-        else:
-            stats = StatsStore()
-            with say.stage("calibrate", blocks) as done:
-                calibrate(
-                    loaded.model,
-                    structure,
-                    calibration.tokens,
-                    stats,
-                    batch_size=batch,
-                    done=lambda index: done(1),
-                )
-    with say.stage(f"{parsed.name} {chosen.name}: quantize", blocks) as done:
-        report = quantize_model(
-            structure, chosen, parsed, stats=stats, walk=walk, done=lambda index: done(1)
-        )
-    for notice in report.notices:
-        say.warn(notice)
+        beside = out.parent / f".{out.name}.calibration-cache"
+        cache = stats_folder(beside, structure, loaded)
+        calibrator = Calibrator(loaded, structure, calibration, cache=cache, say=say)
+        try:
+            report = calibrator.quantize(label, chosen, parsed)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
     manifest = {
         "source": {"weights_sha256": loaded.weights_sha256, "name": loaded.folder.name},
         "method": chosen.name,

@@ -31,13 +31,25 @@ METHODS = {
     "gptq": Entry(
         target="baselines.gptq:GPTQ",
         label="GPTQ",
-        about="second-order error compensation, on the original model's inputs (shared pass)",
+        about="second-order error compensation on the original inputs; static activation order",
     ),
     "gptq+seq": Entry(
         target="baselines.gptq:GPTQ",
         settings={"sequential": True},
         label="GPTQ + seq",
         about="the same, on the quantized prefix's inputs as published (a pass of its own)",
+    ),
+    "gptq-off": Entry(
+        target="baselines.gptq:GPTQ",
+        settings={"order": "off"},
+        label="GPTQ, no order",
+        about="GPTQ with columns from left to right",
+    ),
+    "gptq-on": Entry(
+        target="baselines.gptq:GPTQ",
+        settings={"order": "on"},
+        label="GPTQ, act-order",
+        about="GPTQ with columns by activation and groups formed in that order (needs g_idx)",
     ),
     "awq": Entry(
         target="awq_impl.method:AWQ",

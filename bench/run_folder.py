@@ -13,7 +13,7 @@ from bench.records import Cell, Record, read_record, write_json
 from quantcore.errors import InputError
 
 if TYPE_CHECKING:
-    from bench.compare import Request
+    from bench.request import Request
 
 _MANIFEST = "comparison.json"
 

@@ -199,13 +199,10 @@ def _notes(table: Sequence[Row], base: Row) -> list[str]:
             f"Calibration: {one['name']}, {one['samples']} x {one['seqlen']} tokens"
             + (f", one pass of {shared[0]:.1f} s shared by all cells." if shared else ".")
         )
-    gptq = [
-        row.record.cell for row in quantized if (row.record.cell.method or "").startswith("gptq")
-    ]
-    if gptq:
+    if any((row.record.cell.method or "").startswith("gptq") for row in quantized):
         notes.append(
-            "GPTQ: inputs of the original model; GPTQ + seq: inputs of the quantized prefix;"
-            f" activation order {gptq[0].method_settings['order']}."
+            "GPTQ compensates on the original model's inputs, GPTQ + seq on those of the "
+            "quantized blocks before; columns in static activation order unless said otherwise."
         )
     if quantized:
         notes.append("lm_head and embeddings are not quantized.")

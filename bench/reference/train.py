@@ -303,8 +303,9 @@ library_name: transformers
 # The embedded reference model of awq-bench
 
 A Llama of {parameters:,} parameters that exists to be quantized: small enough to ship and to
-compare in minutes on two cores, real enough (grouped queries, SwiGLU, RMSNorm, inputs of 256 and 768 channels) that 3 bits visibly take something away.
-It writes encyclopedic English badly and is good for nothing else.
+compare in minutes on two cores, real enough (grouped queries, SwiGLU, RMSNorm, inputs of 256 and
+768 channels) that 3 bits visibly take something away. It writes encyclopedic English badly and is
+good for nothing else.
 
 | | |
 |---|---|

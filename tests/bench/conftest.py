@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.compare import Request
 from bench.reference.train import train_tokenizer
+from bench.request import Request
 from tests.conftest import tiny_model
 
 WORDS = [a + b + c for a in "bdfgklmnprst" for b in "aeiou" for c in ("", "n", "r", "st")]

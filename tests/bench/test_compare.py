@@ -14,10 +14,11 @@ import pandas as pd
 import pytest
 import torch
 
-from bench import cli, compare, report, tables
-from bench.compare import Request
+from bench import cell, cli, compare, report, tables
+from bench.progress import quiet
 from bench.quantize import quantize
 from bench.records import read_record
+from bench.request import Request, build_calibration, open_model
 from quantcore.errors import InputError
 from quantcore.quantize import quantize_model
 
@@ -73,13 +74,13 @@ def test_one_calibration_pass_serves_every_cell(
     request_for: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = []
-    real = compare.calibrate
+    real = cell.calibrate
 
     def counted(*args: object, **kwargs: object) -> None:
         passes.append(1)
         real(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(compare, "calibrate", counted)
+    monkeypatch.setattr(cell, "calibrate", counted)
     without = replace(request_for, methods=("rtn", "gptq", "awq", "awq+clip"))
     compare.compare(without, out=tmp_path / "run")
     assert len(passes) == 1
@@ -119,11 +120,11 @@ def test_an_interrupted_comparison_goes_on(
         done.append(1)
         return quantize_model(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(compare, "quantize_model", interrupt)
+    monkeypatch.setattr(cell, "quantize_model", interrupt)
     assert cli.main(arguments(request_for, out)) == cli.INTERRUPTED
     kept = files(out)
     assert len(kept) == 4
-    monkeypatch.setattr(compare, "quantize_model", quantize_model)
+    monkeypatch.setattr(cell, "quantize_model", quantize_model)
     assert cli.main(arguments(request_for, out)) == cli.DONE
     after = files(out)
     assert len(after) == 11
@@ -138,11 +139,11 @@ def test_an_interrupted_default_folder_is_found_again(
     def interrupt(*args: object, **kwargs: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(compare, "quantize_model", interrupt)
+    monkeypatch.setattr(cell, "quantize_model", interrupt)
     command = arguments(request_for, tmp_path)
     command = command[: command.index("--out")]
     assert cli.main(command) == cli.INTERRUPTED
-    monkeypatch.setattr(compare, "quantize_model", quantize_model)
+    monkeypatch.setattr(cell, "quantize_model", quantize_model)
     assert cli.main(command) == cli.DONE
     assert len(list((tmp_path / "awq-bench-runs").iterdir())) == 1
     time.sleep(1.1)  # folders are named by the second
@@ -184,7 +185,7 @@ def test_a_failed_cell_costs_no_other(
             raise ArithmeticError("planted failure")
         return quantize_model(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(compare, "quantize_model", fail)
+    monkeypatch.setattr(cell, "quantize_model", fail)
     out = tmp_path / "run"
     assert cli.main(arguments(request_for, out)) == cli.CELL_FAILED
     printed = capsys.readouterr().out
@@ -194,7 +195,7 @@ def test_a_failed_cell_costs_no_other(
     table = pd.read_csv(out / "table.csv")
     assert list(table[table["status"] == "failed"]["method"]) == ["gptq", "gptq"]
     # The cause removed, the same command measures what failed and nothing else.
-    monkeypatch.setattr(compare, "quantize_model", quantize_model)
+    monkeypatch.setattr(cell, "quantize_model", quantize_model)
     before = files(out)
     assert cli.main(arguments(request_for, out)) == cli.DONE
     changed = {name for name, stamp in files(out).items() if before.get(name) != stamp}
@@ -212,7 +213,7 @@ def test_a_failure_halfway_leaves_the_model_as_it_was(
             raise ArithmeticError("after every block was changed")
         return report
 
-    monkeypatch.setattr(compare, "quantize_model", fail_late)
+    monkeypatch.setattr(cell, "quantize_model", fail_late)
     last = compare.compare(request_for, out=tmp_path / "failing").records[-1]
     assert last.metrics == expected.metrics
 
@@ -297,12 +298,12 @@ def test_every_kind_of_calibration(name: str, request_for: Request, tmp_path: Pa
 
 
 def test_sampling_from_the_model_is_seeded(request_for: Request) -> None:
-    loaded = compare.open_model(request_for)
+    loaded = open_model(request_for)
     request = replace(request_for, calibration="self")
-    say = compare.quiet()
-    first = compare.build_calibration(request, loaded, None, say).tokens
-    again = compare.build_calibration(request, loaded, None, say).tokens
-    other = compare.build_calibration(replace(request, seed=1), loaded, None, say).tokens
+    say = quiet()
+    first = build_calibration(request, loaded, None, say).tokens
+    again = build_calibration(request, loaded, None, say).tokens
+    other = build_calibration(replace(request, seed=1), loaded, None, say).tokens
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert bool((first[:, 0] == loaded.tokenizer.bos_token_id).all())
@@ -313,14 +314,14 @@ def test_statistics_go_to_disk_when_memory_is_short(
 ) -> None:
     expected = compare.compare(request_for, out=tmp_path / "memory").records
     seen = []
-    monkeypatch.setattr(compare, "_STATS_SHARE", 0.0)
-    real = compare.StatsStore
+    monkeypatch.setattr(cell, "_STATS_SHARE", 0.0)
+    real = cell.StatsStore
 
     def watched(folder: Path | None = None) -> object:
         seen.append(folder)
         return real(folder)
 
-    monkeypatch.setattr(compare, "StatsStore", watched)
+    monkeypatch.setattr(cell, "StatsStore", watched)
     records = compare.compare(request_for, out=tmp_path / "disk").records
     assert seen == [tmp_path / "disk" / "calibration-cache"]
     assert not seen[0].exists()  # removed when all cells are done
@@ -333,8 +334,8 @@ def test_statistics_go_to_disk_when_memory_is_short(
 def test_too_little_disk_is_refused_before_any_work(
     request_for: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare, "_STATS_SHARE", 0.0)
-    monkeypatch.setattr(compare, "stats_bytes", lambda structure, on_disk: 10**18)
+    monkeypatch.setattr(cell, "_STATS_SHARE", 0.0)
+    monkeypatch.setattr(cell, "stats_bytes", lambda structure, on_disk: 10**18)
     with pytest.raises(InputError, match="are free"):
         compare.compare(request_for, out=tmp_path / "run")
     assert not list(tmp_path.glob("run/records/*"))

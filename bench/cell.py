@@ -1,0 +1,251 @@
+"""One cell: quantize, evaluate, record; and the calibration that all cells share."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import environment, estimate, registry
+from bench.calibration import Calibration
+from bench.progress import Reporter
+from bench.records import Cell, Record
+from quantcore.calibration import BlockWalk, StatsStore, calibrate, stats_bytes
+from quantcore.checkpoint import LoadedModel
+from quantcore.errors import InputError
+from quantcore.method import Method
+from quantcore.quantize import (
+    QuantizationReport,
+    Snapshot,
+    bits_per_weight,
+    quantize_model,
+    stored_bytes,
+)
+from quantcore.scheme import QuantScheme
+from quantcore.structure import Structure
+from suites.perplexity import Windows, window_nll
+
+_STATS_SHARE = 0.25  # of memory that statistics may take before they go to disk
+
+
+class Calibrator:
+    """The calibration sequences, and the one pass over them that every cell shares."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        structure: Structure,
+        calibration: Calibration,
+        *,
+        cache: Path | None,
+        say: Reporter,
+    ) -> None:
+        """Keep statistics in ``cache``, or in memory if None; nothing is run yet."""
+        self.seconds: float | None = None
+        """What the shared pass took; None until it was made."""
+        self._loaded = loaded
+        self._structure = structure
+        self._tokens = calibration.tokens
+        self._say = say
+        self._store = StatsStore(cache)
+        self._error: Exception | None = None
+        budget = 65536 if loaded.device.type == "cuda" else 4096
+        self._batch_size = max(1, budget // self._tokens.shape[1])
+
+    def quantize(self, label: str, method: Method, scheme: QuantScheme) -> QuantizationReport:
+        """Quantize the model in place, with the statistics that the method wants."""
+        stats = self._stats_for(method)
+        started = time.perf_counter()
+        walk = self._walk() if method.calibration == "sequential" else None
+        embed_s = time.perf_counter() - started if walk else 0.0
+        report = quantize_with_progress(
+            self._say, label, self._structure, method, scheme, stats=stats, walk=walk
+        )
+        report.calibrate_s += embed_s
+        return report
+
+    def _stats_for(self, method: Method) -> StatsStore | None:
+        if method.calibration == "sequential":
+            return None
+        try:
+            return self._shared_stats()
+        except Exception:
+            # RTN needs none; it only reports its losses where they are there.
+            if method.calibration == "shared":
+                raise
+            return None
+
+    def _walk(self) -> BlockWalk:
+        return BlockWalk(
+            self._loaded.model, self._structure, self._tokens, batch_size=self._batch_size
+        )
+
+    def _shared_stats(self) -> StatsStore:
+        if self._error is not None:
+            raise self._error  # the pass failed for the first cell, and would again
+        if self.seconds is None:
+            started = time.perf_counter()
+            try:
+                with self._say.stage("calibrate", len(self._structure.blocks)) as done:
+                    calibrate(
+                        self._loaded.model,
+                        self._structure,
+                        self._tokens,
+                        self._store,
+                        batch_size=self._batch_size,
+                        done=lambda index: done(1),
+                    )
+            except Exception as error:
+                self._error = error
+                raise
+            self.seconds = time.perf_counter() - started
+        return self._store
+
+
+def quantize_with_progress(
+    say: Reporter,
+    label: str,
+    structure: Structure,
+    method: Method,
+    scheme: QuantScheme,
+    *,
+    stats: StatsStore | None = None,
+    walk: BlockWalk | None = None,
+) -> QuantizationReport:
+    """`quantcore.quantize.quantize_model` with a bar, and its notices said."""
+    with say.stage(f"{label}: quantize", len(structure.blocks)) as done:
+        report = quantize_model(
+            structure, method, scheme, stats=stats, walk=walk, done=lambda index: done(1)
+        )
+    for notice in report.notices:
+        say.warn(f"{label}: {notice}")
+    return report
+
+
+@dataclass(kw_only=True)
+class Workbench:
+    """A loaded model: measures one cell after the other, and puts the weights back each time."""
+
+    name: str
+    """What the user calls the model."""
+    loaded: LoadedModel
+    structure: Structure
+    windows: Windows
+    batch_size: int
+    calibrator: Calibrator | None
+    """None where no method needs calibration."""
+    say: Reporter
+    _snapshot: Snapshot | None = None
+
+    def measure(self, cell: Cell, method: Method | None, scheme: QuantScheme | None) -> Record:
+        """One cell; a failure is a record too."""
+        environment.reset_peak_memory()
+        result: dict[str, Any]
+        try:
+            result = self._measure(label_of(cell), method, scheme)
+        except Exception as error:  # a failed cell must not cost the others
+            text = f"{type(error).__name__}: {error}"
+            self.say.warn(f"{label_of(cell)} failed: {text}")
+            result = {"error": text}
+        finally:
+            if self._snapshot is not None:
+                self._snapshot.restore()
+        return Record(
+            cell=cell,
+            status="failed" if "error" in result else "done",
+            model_name=self.name,
+            parameters=self.loaded.model.num_parameters(),
+            peak_bytes=environment.peak_memory_bytes(),
+            environment=environment.describe(),
+            **result,
+        )
+
+    def _measure(
+        self, label: str, method: Method | None, scheme: QuantScheme | None
+    ) -> dict[str, Any]:
+        result: dict[str, Any] = {"stored_bytes": self._stored_bytes(scheme), "seconds": {}}
+        if method is not None and scheme is not None:
+            result |= self._quantize(label, method, scheme)
+        started = time.perf_counter()
+        with self.say.stage(f"{label}: evaluate", len(self.windows.tokens)) as done:
+            nll = window_nll(
+                self.loaded.model, self.windows.tokens, batch_size=self.batch_size, done=done
+            )
+        result["seconds"]["evaluate"] = time.perf_counter() - started
+        value = float(torch.tensor(nll, dtype=torch.float64).mean().exp())
+        if not math.isfinite(value):
+            raise ArithmeticError(f"the perplexity is {value}: a likelihood underflowed")
+        result["metrics"] = {
+            self.windows.metric: {
+                "value": value,
+                "windows": len(nll),
+                "of_windows": self.windows.of,
+                "text_tokens": self.windows.text_tokens,
+                "window_nll": nll,
+            }
+        }
+        return result
+
+    def _quantize(self, label: str, method: Method, scheme: QuantScheme) -> dict[str, Any]:
+        self._snapshot = self._snapshot or Snapshot(self.structure)
+        if self.calibrator is None:
+            report = quantize_with_progress(self.say, label, self.structure, method, scheme)
+        else:
+            report = self.calibrator.quantize(label, method, scheme)
+        seconds = {
+            "quantize": report.quantize_s,
+            "fold": report.fold_s,
+            "round": report.round_s,
+            "own_calibration": report.calibrate_s,
+        }
+        if self.calibrator and self.calibrator.seconds and method.calibration == "shared":
+            seconds["shared_calibration"] = self.calibrator.seconds
+        return {
+            "seconds": seconds,
+            "bits_per_weight": bits_per_weight(self.structure, scheme),
+            "quantization": {
+                "scale_dtype": str(scheme.scale_dtype).removeprefix("torch."),
+                "calibration_passes": 0 if method.calibration == "none" else 1,
+                "relative_losses": report.relative_losses,
+                "notices": [*self.structure.notices, *report.notices],
+                "exempt": list(self.structure.exempt),
+            },
+        }
+
+    def _stored_bytes(self, scheme: QuantScheme | None) -> int:
+        loaded = self.loaded
+        return stored_bytes(loaded.model, self.structure, scheme, item_bytes=loaded.item_bytes)
+
+
+def label_of(cell: Cell) -> str:
+    """``int4-g128 AWQ + clip``, or the dtype of the unquantized model."""
+    if cell.method is None:
+        return cell.dtype
+    return f"{cell.scheme} {registry.METHODS[cell.method].label}"
+
+
+def stats_folder(folder: Path, structure: Structure, loaded: LoadedModel) -> Path | None:
+    """Where statistics go: None for memory, or ``folder`` if they would take too much of it.
+
+    Raises:
+        InputError: there is not enough free disk either.
+    """
+    available = environment.total_memory_bytes()
+    if loaded.device.type == "cuda":
+        available = torch.cuda.mem_get_info(loaded.device)[0]
+    if stats_bytes(structure, on_disk=False) <= _STATS_SHARE * available:
+        return None
+    need = stats_bytes(structure, on_disk=True)
+    place = next(p for p in folder.absolute().parents if p.is_dir())
+    free = shutil.disk_usage(place).free
+    if need > 0.95 * free:
+        raise InputError(
+            f"calibration statistics take {estimate.size_in_words(need)} on disk and "
+            f"{estimate.size_in_words(free)} are free at {place}; choose an --out with more room"
+        )
+    return folder

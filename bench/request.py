@@ -1,0 +1,160 @@
+"""What a user asks for, and the model, text and calibration that it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import torch
+
+from bench import calibration as calibrations
+from bench.progress import Reporter
+from bench.reference import MODEL_FOLDER
+from quantcore.checkpoint import LoadedModel, load, resolve
+from quantcore.errors import InputError, nearest
+from suites import perplexity, texts
+
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user asks for; the defaults are the command line's."""
+
+    model: str = "reference"
+    methods: tuple[str, ...] = ("rtn", "gptq", "awq", "awq+clip")
+    schemes: tuple[str, ...] = ("int4-g128", "int4-g32", "int3-g128")
+    suites: tuple[str, ...] = ("perplexity",)
+    calibration: str | None = None
+    calibration_samples: int = 128
+    calibration_seqlen: int = 512
+    text: str | None = None
+    seqlen: int | None = None
+    windows: int | None = None
+    batch_size: int | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    exclude: tuple[str, ...] = ()
+    revision: str | None = None
+    seed: int = 0
+    data_dir: Path | None = None
+
+
+def open_model(request: Request) -> LoadedModel:
+    """Find, check and load the model.
+
+    Raises:
+        InputError: see `quantcore.checkpoint.load`; also an unknown dtype or an absent device.
+    """
+    if request.dtype != "auto" and request.dtype not in DTYPES:
+        raise InputError(f"unknown --dtype {request.dtype!r}; {nearest(request.dtype, DTYPES)}")
+    device = request.device
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"unknown --device {device!r}; {nearest(device, ['auto', 'cpu', 'cuda'])}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: PyTorch sees no CUDA GPU here; use --device cpu or auto")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = DTYPES.get(request.dtype)
+    if request.dtype == "auto" and device == "cpu":
+        dtype = torch.float32
+    if request.batch_size is not None and request.batch_size < 1:
+        raise InputError(f"--batch-size {request.batch_size}: must be at least 1")
+    folder = MODEL_FOLDER
+    if request.model != "reference":
+        folder = resolve(request.model, revision=request.revision)
+    return load(request.model, folder=folder, dtype=dtype, device=torch.device(device))
+
+
+def choose_text(request: Request, say: Reporter) -> texts.Text:
+    """The evaluation text asked for; with none named, WikiText-2 if it can be had, else embedded.
+
+    Raises:
+        InputError: the text that was named cannot be had.
+    """
+    if request.text is not None:
+        return texts.evaluation_text(request.text, data_dir=request.data_dir)
+    try:
+        text = texts.evaluation_text("wikitext2", data_dir=request.data_dir)
+    except InputError as error:
+        say.warn(f"evaluating on the embedded text, because {error}")
+        return texts.embedded()
+    say.say(f"Evaluating on WikiText-2, as no --text was named: {text.source}")
+    return text
+
+
+def evaluation_windows(
+    request: Request, loaded: LoadedModel, text: texts.Text
+) -> perplexity.Windows:
+    """The evaluation windows: min(2048, context) tokens unless asked otherwise.
+
+    Raises:
+        InputError: a window longer than the context, or too little text.
+    """
+    seqlen = request.seqlen or min(2048, loaded.context or 2048)
+    if request.seqlen is None and text.name == "embedded":
+        seqlen = min(seqlen, 256)  # a short text: many short windows say more than few long ones
+    if loaded.context is not None and seqlen > loaded.context:
+        raise InputError(
+            f"--seqlen {seqlen} is longer than the model's context of {loaded.context}"
+        )
+    return perplexity.cut_windows(
+        text.name, text.content, loaded.tokenizer, seqlen=seqlen, count=request.windows
+    )
+
+
+def build_calibration(
+    request: Request, loaded: LoadedModel, text: texts.Text | None, say: Reporter
+) -> calibrations.Calibration:
+    """The calibration sequences asked for.
+
+    With none named: ``embedded`` for the reference model, else WikiText-2's training split if it
+    can be had, else ``self``.
+
+    Raises:
+        InputError: see `bench.calibration.build`; also a text that overlaps the evaluation's.
+    """
+
+    def build(name: str) -> calibrations.Calibration:
+        total = request.calibration_samples
+        if name != "self":
+            return _build(name, lambda count: None)
+        with say.stage("sample calibration text", total) as done:
+            return _build(name, done)
+
+    def _build(name: str, done: Callable[[int], None]) -> calibrations.Calibration:
+        return calibrations.build(
+            name,
+            loaded,
+            samples=request.calibration_samples,
+            seqlen=request.calibration_seqlen,
+            seed=request.seed,
+            data_dir=request.data_dir,
+            done=done,
+        )
+
+    if request.calibration is not None:
+        calibration = build(request.calibration)
+    elif request.model == "reference":
+        calibration = build("embedded")
+    else:
+        try:
+            calibration = build("wikitext2")
+        except InputError as error:
+            say.warn(f"calibrating on text sampled from the model itself, because {error}")
+            calibration = build("self")
+    if text is not None:
+        calibrations.refuse_overlap(calibration, text, loaded)
+    return calibration
+
+
+def default_out(request: Request) -> Path:
+    """A new folder under ``awq-bench-runs/``, named by model and time."""
+    name = request.model.rstrip("/").rsplit("/", 1)[-1] or "model"
+    return Path("awq-bench-runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
