@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,10 +25,10 @@ NAMES = {
     "embedded": "128 x 512 tokens sampled once from the reference model; for that model only",
 }
 
-_SHINGLE = 13  # words
+_RUN = 40  # letters and digits in a row; spaces and punctuation do not count
 _OVERLAP = 0.005
-"""Share of 13-word runs in common above which two texts overlap. WikiText-2's training and test
-splits have 0.00005 in common, the stock phrases of tables and weather reports."""
+"""Share of runs in common above which two texts overlap. WikiText-2's training and test splits have
+0.0009 of the latter in common, the stock phrases of tables and weather reports."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,8 @@ class Calibration:
     """int64 [samples, seqlen]"""
     source: str
     """For people."""
+    text: str
+    """All of the text that the sequences were drawn from."""
 
     def describe(self) -> dict[str, Any]:
         """What identifies it, for a cell."""
@@ -78,11 +81,17 @@ def build(
         )
     if loaded.context is not None and seqlen > loaded.context:
         raise InputError(
-            f"--calibration-seqlen {seqlen} is longer than the model's context of {loaded.context}"
+            f"--calibration-seqlen {seqlen} is longer than the model's context of "
+            f"{loaded.context}; give shorter sequences"
         )
     if name == "self":
         tokens = sample_from(loaded, samples=samples, seqlen=seqlen, seed=seed, done=done)
-        return Calibration(name=name, tokens=tokens, source="sampled from the model, temperature 1")
+        return Calibration(
+            name=name,
+            tokens=tokens,
+            source="sampled from the model, temperature 1",
+            text=_decode(loaded, tokens),
+        )
     if name == "embedded":
         return _embedded(loaded, samples=samples, seqlen=seqlen)
     if name in texts.CALIBRATION:
@@ -111,9 +120,11 @@ def _embedded(loaded: LoadedModel, *, samples: int, seqlen: int) -> Calibration:
             f"--calibration embedded has {tokens.shape[0]} sequences of {tokens.shape[1]} tokens; "
             f"asked for {samples} of {seqlen}"
         )
+    tokens = tokens[:samples, :seqlen].contiguous()
     return Calibration(
         name="embedded",
-        tokens=tokens[:samples, :seqlen].contiguous(),
+        tokens=tokens,
+        text=_decode(loaded, tokens),
         source="sampled from the reference model, shipped with the package",
     )
 
@@ -124,51 +135,72 @@ def _from_lines(
     """A ``.jsonl`` file: all lines hold ``text``, or all ``messages``, or all ``input_ids``."""
     lines = texts.read_lines(path)
     if not lines:
-        raise InputError(f"{path} is empty")
-    kinds = [kind for kind in ("text", "messages", "input_ids") if kind in lines[0]]
+        raise InputError(f"{path} is empty; give lines that hold text, messages or input_ids")
+    first_number, first = lines[0]
+    kinds = [kind for kind in ("text", "messages", "input_ids") if kind in first]
     if len(kinds) != 1:
         raise InputError(
-            f"{path}:1 has {sorted(lines[0])}; a line holds one of text, messages, input_ids"
+            f"{path}:{first_number} has {sorted(first)}; a line holds one of text, messages, "
+            "input_ids"
         )
     kind = kinds[0]
-    for number, line in enumerate(lines, start=1):
+    for number, line in lines:
         if kind not in line:
             raise InputError(f"{path}:{number} has no {kind!r}, which the first line has")
     if kind == "text":
         return _pack_text(texts.read_file(path), loaded, samples=samples, seqlen=seqlen, seed=seed)
     if kind == "input_ids":
         tokens = _given_ids(path, lines, loaded, samples=samples)
-        return Calibration(name=path.stem, tokens=tokens, source=f"ids of {path.name}, as given")
+        return Calibration(
+            name=path.stem,
+            tokens=tokens,
+            source=f"ids of {path.name}, as given",
+            text=_decode(loaded, tokens),
+        )
     if loaded.tokenizer.chat_template is None:
         raise InputError(
             f"{path} holds 'messages', but the model's tokenizer has no chat template; give lines "
             "with 'text' instead"
         )
     stream: list[int] = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in lines:
         try:
             rendered = loaded.tokenizer.apply_chat_template(line["messages"], tokenize=False)
         except Exception as error:  # templates are programs, and raise what they like
             raise InputError(f"{path}:{number}: the chat template refuses it: {error}") from error
         stream += loaded.tokenizer(rendered, add_special_tokens=False, verbose=False).input_ids
     tokens = pack(stream, path.name, samples=samples, seqlen=seqlen, seed=seed)
-    return Calibration(name=path.stem, tokens=tokens, source=f"conversations of {path.name}")
+    check_vocabulary(tokens, loaded)
+    return Calibration(
+        name=path.stem,
+        tokens=tokens,
+        source=f"conversations of {path.name}",
+        text=loaded.tokenizer.decode(stream, skip_special_tokens=True),
+    )
+
+
+def _decode(loaded: LoadedModel, tokens: Tensor) -> str:
+    return " ".join(loaded.tokenizer.batch_decode(tokens, skip_special_tokens=True))
 
 
 def _given_ids(
-    path: Path, lines: list[dict[str, Any]], loaded: LoadedModel, *, samples: int
+    path: Path, lines: list[tuple[int, dict[str, Any]]], loaded: LoadedModel, *, samples: int
 ) -> Tensor:
     vocabulary = loaded.model.get_input_embeddings().weight.shape[0]
-    length = len(lines[0]["input_ids"]) if isinstance(lines[0]["input_ids"], list) else 0
-    for number, line in enumerate(lines, start=1):
+    first = lines[0][1]["input_ids"]
+    length = len(first) if isinstance(first, list) else 0
+    for number, line in lines:
         ids = line["input_ids"]
-        if not isinstance(ids, list) or not ids or not all(type(i) is int for i in ids):
-            raise InputError(f"{path}:{number}: input_ids must be a list of whole numbers")
+        if not isinstance(ids, list) or len(ids) < 2 or not all(type(i) is int for i in ids):
+            raise InputError(
+                f"{path}:{number}: input_ids must be a list of at least 2 whole numbers, not "
+                f"{json.dumps(ids)[:80]}; write token ids as the model's tokenizer gives them"
+            )
         wrong = [i for i in ids if not 0 <= i < vocabulary]
         if wrong:
             raise InputError(
                 f"{path}:{number}: token id {wrong[0]} is outside the vocabulary "
-                f"(0 to {vocabulary - 1})"
+                f"(0 to {vocabulary - 1}); tokenize with the model's own tokenizer"
             )
         if len(ids) != length:
             raise InputError(
@@ -177,9 +209,10 @@ def _given_ids(
             )
     if loaded.context is not None and length > loaded.context:
         raise InputError(
-            f"{path}: {length} ids a line, but the model's context is {loaded.context}"
+            f"{path}: {length} ids a line, but the model's context is {loaded.context}; "
+            "cut the lines"
         )
-    return torch.tensor([line["input_ids"] for line in lines[:samples]], dtype=torch.int64)
+    return torch.tensor([line["input_ids"] for _, line in lines[:samples]], dtype=torch.int64)
 
 
 def _pack_text(
@@ -187,7 +220,8 @@ def _pack_text(
 ) -> Calibration:
     ids = loaded.tokenizer(text.content, verbose=False).input_ids
     tokens = pack(ids, text.name, samples=samples, seqlen=seqlen, seed=seed)
-    return Calibration(name=text.name, tokens=tokens, source=text.source)
+    check_vocabulary(tokens, loaded)
+    return Calibration(name=text.name, tokens=tokens, source=text.source, text=text.content)
 
 
 def pack(ids: list[int], name: str, *, samples: int, seqlen: int, seed: int) -> Tensor:
@@ -197,6 +231,12 @@ def pack(ids: list[int], name: str, *, samples: int, seqlen: int, seed: int) -> 
         InputError: the text has fewer tokens than ``samples * seqlen``.
     """
     need = samples * seqlen
+    if len(ids) < seqlen:
+        raise InputError(
+            f"calibration text {name!r} has {len(ids):,} tokens, less than one sequence of "
+            f"{seqlen}; {samples} sequences of {seqlen} need {need:,}. Give more text, or a "
+            "smaller --calibration-seqlen"
+        )
     if len(ids) < need:
         raise InputError(
             f"calibration text {name!r} has {len(ids):,} tokens; {samples} sequences of {seqlen} "
@@ -250,26 +290,46 @@ def sample_from(
     return torch.cat(written)
 
 
-def refuse_overlap(calibration: Calibration, evaluation: texts.Text, loaded: LoadedModel) -> None:
-    """Refuse calibration sequences that share text with the evaluation.
+def refuse_overlap(calibration: Calibration, evaluation: texts.Text) -> None:
+    """Refuse a calibration text that shares passages with the evaluation's.
 
     Raises:
-        InputError: more than 0.5 % of either text's 13-word runs are in the other.
+        InputError: more than 0.5 % of either text's runs of 40 letters are in the other.
     """
-    decoded = loaded.tokenizer.batch_decode(calibration.tokens, skip_special_tokens=True)
-    ours = [run for sequence in decoded for run in _shingles(sequence)]
-    theirs = _shingles(evaluation.content)
-    known, own = set(theirs), set(ours)
-    share = sum(run in known for run in ours) / max(1, len(ours))
-    covered = sum(run in own for run in theirs) / max(1, len(theirs))
+    share, covered = overlap(calibration.text, evaluation.content)
     if max(share, covered) > _OVERLAP:
         raise InputError(
             f"calibration {calibration.name!r} overlaps the evaluation text {evaluation.name!r}: "
-            f"{share:.1%} of its {_SHINGLE}-word runs are in it, and cover {covered:.1%} of it "
+            f"{share:.1%} of its runs of {_RUN} letters are in it, and cover {covered:.1%} of it "
             f"(at most {_OVERLAP:.1%} may be); calibrate on another text"
         )
 
 
-def _shingles(text: str) -> list[int]:
-    words = re.findall(r"\w+", text.lower())
-    return [hash(tuple(words[i : i + _SHINGLE])) for i in range(len(words) - _SHINGLE + 1)]
+def overlap(one: str, other: str) -> tuple[float, float]:
+    """Shares of the runs of 40 letters of either text that are in the other."""
+    ours, theirs = _runs(one), _runs(other)
+    own = set(ours)
+    in_both = [run for run in theirs if run in own]
+    common = set(in_both)
+    share = sum(run in common for run in ours) / max(1, len(ours))
+    return share, len(in_both) / max(1, len(theirs))
+
+
+def _runs(text: str) -> list[int]:
+    letters = re.sub(r"[\W_]+", "", text.lower())
+    return [hash(letters[i : i + _RUN]) for i in range(len(letters) - _RUN + 1)]
+
+
+def check_vocabulary(tokens: Tensor, loaded: LoadedModel) -> None:
+    """Refuse token ids that the model has no embedding for.
+
+    Raises:
+        InputError: names the id; the tokenizer then belongs to another model.
+    """
+    rows = loaded.model.get_input_embeddings().weight.shape[0]
+    top = int(tokens.max())
+    if top >= rows:
+        raise InputError(
+            f"{loaded.folder}: the tokenizer gives token id {top}, but the model's vocabulary "
+            f"ends at {rows - 1}; the folder's tokenizer.json belongs to another model"
+        )

@@ -221,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except Exception:
         traceback.print_exc()
-        reporter.say("[bold red]internal error[/bold red]: this is ours to mend; please report it")
+        reporter.say("internal error: this is ours to mend; please report it", style="bold red")
         return INTERNAL_ERROR
 
 
@@ -233,7 +233,7 @@ def _quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def _request(parsed: dict[str, Any]) -> Request:
+def _request(parsed: dict[str, Any], *, command: str) -> Request:
     """Options over the config file over the defaults.
 
     Raises:
@@ -248,7 +248,7 @@ def _request(parsed: dict[str, Any]) -> Request:
         for key, value in _read_toml(config).items():
             name = key.replace("-", "_")
             if name == "out":
-                parsed.setdefault("out", Path(value))
+                parsed.setdefault("out", _from_toml(config, key, value, "Path"))
                 continue
             if name not in kinds:
                 known = [k.replace("_", "-") for k in kinds]
@@ -257,6 +257,8 @@ def _request(parsed: dict[str, Any]) -> Request:
     for name, value in parsed.items():
         if name in kinds and value is not None:
             values[name] = tuple(value) if isinstance(value, list) else value
+    if "model" not in values and command != "compare":
+        raise InputError(f"{command} needs a MODEL: a hub name, a local folder, or 'reference'")
     if "data_dir" not in values and os.environ.get("AWQ_BENCH_DATA"):
         values["data_dir"] = Path(os.environ["AWQ_BENCH_DATA"])
     folder = values.get("data_dir")
@@ -292,10 +294,19 @@ def _from_toml(path: Path, key: str, value: Any, kind: str) -> Any:
 
 
 def _compare(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
+    return _run(parsed, output, reporter, command="compare")
+
+
+def _evaluate(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
+    none: dict[str, Any] = {"methods": (), "schemes": ()}
+    return _run({**parsed, **none}, output, reporter, command="evaluate")
+
+
+def _run(parsed: dict[str, Any], output: Console, reporter: Reporter, *, command: str) -> int:
     from bench import report, tables
     from bench.compare import compare
 
-    request = _request(parsed)
+    request = _request(parsed, command=command)
     outcome = compare(request, out=parsed.get("out"), reporter=reporter)
     layout = report.write(outcome.records, outcome.folder)
     output.print()
@@ -305,35 +316,27 @@ def _compare(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int
     for note in layout.notes:
         output.print(f"  {note}", style="dim", highlight=False, markup=False)
     output.print(
-        f"\nWritten to {outcome.folder}: report.md, table.md, table.csv, table.json,"
+        f"\nWritten to {escape(str(outcome.folder))}: report.md, table.md, table.csv, table.json,"
         " the chart, records/",
         highlight=False,
     )
     return CELL_FAILED if outcome.failed else DONE
 
 
-def _evaluate(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
-    if "model" not in parsed and "config" not in parsed:
-        raise InputError("evaluate needs a MODEL: a hub name, a local folder, or 'reference'")
-    return _compare({**parsed, "methods": (), "schemes": ()}, output, reporter)
-
-
 def _quantize(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
     from bench.quantize import quantize
 
-    if "model" not in parsed and "config" not in parsed:
-        raise InputError("quantize needs a MODEL: a hub name, a local folder, or 'reference'")
     method, scheme, out = parsed.pop("method"), parsed.pop("scheme"), parsed.pop("out")
     checkpoint_format = parsed.pop("checkpoint_format", "hf")
     folder = quantize(
-        _request(parsed),
+        _request(parsed, command="quantize"),
         method=method,
         scheme=scheme,
         checkpoint_format=checkpoint_format,
         out=out,
         reporter=reporter,
     )
-    output.print(f"Written to {folder}", highlight=False)
+    output.print(f"Written to {escape(str(folder))}", highlight=False, soft_wrap=True)
     return DONE
 
 

@@ -63,9 +63,16 @@ def compare(
         InputError: anything about the request or its inputs that cannot work.
     """
     say = reporter or quiet()
-    methods = [registry.method(name) for name in _unique("method", request.methods)]
-    schemes = [QuantScheme.parse(name) for name in _unique("scheme", request.schemes)]
-    for suite in _unique("suite", request.suites):
+    methods = [registry.method(name) for name in request.methods]
+    schemes = [QuantScheme.parse(name) for name in request.schemes]
+    _refuse_repeated("method", [method.name for method in methods])
+    _refuse_repeated("scheme", [scheme.name for scheme in schemes])
+    _refuse_repeated("suite", request.suites)
+    if schemes and not methods:
+        raise InputError(f"no method given; known: {', '.join(registry.METHODS)}")
+    if methods and not schemes:
+        raise InputError("no scheme given; name at least one, for example int4-g128")
+    for suite in request.suites:
         if suite not in SUITES:
             raise InputError(f"unknown suite {suite!r}; {nearest(suite, SUITES)}")
     if not request.suites:
@@ -107,18 +114,20 @@ def compare(
 
     plan: list[tuple[Cell, Method | None, QuantScheme | None]] = [(cell(None, None), None, None)]
     plan += [(cell(m, s), m, s) for s in schemes for m in methods]
+    # Where statistics would go is checked before anything is written.
+    needs_disk = calibrated and stats_folder(out or default_out(request), structure, loaded)
     run = RunFolder.open(
         out or default_out(request), [c for c, _, _ in plan], request, search=out is None
     )
     if run.resumed:
         say.say(f"going on with {run.path}: {len(run.done)} of {len(plan)} cells are there")
+    cache = run.path / "calibration-cache" if needs_disk else None
     pending = [entry for entry in plan if entry[0].id not in run.done]
     batch_size = request.batch_size or max(
         1, (16384 if loaded.device.type == "cuda" else 2048) // windows.tokens.shape[1]
     )
     for notice in structure.notices:
         say.warn(notice)
-    cache = stats_folder(run.path / "calibration-cache", structure, loaded) if calibrated else None
     _announce(say, run.path, loaded, structure, windows, batch_size, calibration, pending, cache)
 
     calibrator = None
@@ -133,7 +142,7 @@ def compare(
         calibrator=calibrator,
         say=say,
     )
-    say.say(f"[bold]Running {len(pending)} of {len(plan)} cells[/bold]")
+    say.say(f"Running {len(pending)} of {len(plan)} cells", style="bold")
     for entry in pending:
         run.keep(bench.measure(*entry))
     if cache is not None:
@@ -143,11 +152,10 @@ def compare(
     return Outcome(folder=run.path, records=records)
 
 
-def _unique(kind: str, names: Sequence[str]) -> Sequence[str]:
-    repeated = {name for name in names if list(names).count(name) > 1}
+def _refuse_repeated(kind: str, names: Sequence[str]) -> None:
+    repeated = sorted({name for name in names if list(names).count(name) > 1})
     if repeated:
-        raise InputError(f"{kind} {', '.join(sorted(repeated))} is given twice")
-    return names
+        raise InputError(f"{kind} {', '.join(repeated)} is given twice; name each once")
 
 
 def _announce(
@@ -181,12 +189,13 @@ def _announce(
     size = estimate.size_in_words
     count = loaded.model.num_parameters()
     say.say(
-        f"[bold]{loaded.name}[/bold]: {count / 1e6:,.1f} M parameters in "
-        f"{str(loaded.dtype).removeprefix('torch.')} on {loaded.device.type}"
+        f"{loaded.name}: {count / 1e6:,.1f} M parameters in "
+        f"{str(loaded.dtype).removeprefix('torch.')} on {loaded.device.type}",
+        style="bold",
     )
     say.say(
-        f"  evaluation   {windows.metric}: {len(windows.tokens)} of {windows.of} windows of "
-        f"{windows.tokens.shape[1]} tokens"
+        f"  evaluation   {windows.metric}: {len(windows.tokens)} of {windows.of} windows "
+        f"of {windows.tokens.shape[1]} tokens"
     )
     if calibration is not None:
         samples, seqlen = calibration.tokens.shape

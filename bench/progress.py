@@ -25,9 +25,9 @@ class Reporter:
         """Report on ``console``, which should be standard error: tables go to standard output."""
         self.console = console
 
-    def say(self, text: str) -> None:
-        """A line of information."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+    def say(self, text: str, *, style: str = "") -> None:
+        """A line of information, as it is: names may hold brackets."""
+        self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """A line that should not be overlooked."""

@@ -100,13 +100,21 @@ def read_record(path: Path) -> Record:
         document = json.loads(path.read_text("utf-8"))
         version = document.pop("schema_version")
         if version != SCHEMA_VERSION:
-            raise InputError(f"{path} has record version {version}, this program {SCHEMA_VERSION}")
+            raise InputError(
+                f"{path} has record version {version}, this program "
+                f"{SCHEMA_VERSION}; remove it, or name another --out"
+            )
         claimed = document.pop("cell_id")
         cell = document.pop("cell")
         cell["exclude"] = tuple(cell["exclude"])
         record = Record(cell=Cell(**cell), **document)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is not a record of this program: {error!r}") from error
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} is not a record of this program ({error!r}); remove it, or name another --out"
+        ) from error
     if record.cell.id != claimed:
-        raise InputError(f"{path}: the cell does not match its id {claimed}; it was edited")
+        raise InputError(
+            f"{path}: the cell does not match its id {claimed}; it was edited; remove it, or "
+            "name another --out"
+        )
     return record

@@ -33,7 +33,8 @@ class Request:
     suites: tuple[str, ...] = ("perplexity",)
     calibration: str | None = None
     calibration_samples: int = 128
-    calibration_seqlen: int = 512
+    calibration_seqlen: int | None = None
+    """None: 512, or the model's context if that is less."""
     text: str | None = None
     seqlen: int | None = None
     windows: int | None = None
@@ -52,8 +53,11 @@ def open_model(request: Request) -> LoadedModel:
     Raises:
         InputError: see `quantcore.checkpoint.load`; also an unknown dtype or an absent device.
     """
-    if request.dtype != "auto" and request.dtype not in DTYPES:
-        raise InputError(f"unknown --dtype {request.dtype!r}; {nearest(request.dtype, DTYPES)}")
+    if request.dtype not in ("auto", *DTYPES):
+        known = ["auto", *DTYPES]
+        raise InputError(f"unknown --dtype {request.dtype!r}; {nearest(request.dtype, known)}")
+    if not 0 <= request.seed < 2**63:
+        raise InputError(f"--seed {request.seed}: must be a whole number from 0 to 2^63 - 1")
     device = request.device
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"unknown --device {device!r}; {nearest(device, ['auto', 'cpu', 'cuda'])}")
@@ -69,6 +73,13 @@ def open_model(request: Request) -> LoadedModel:
     folder = MODEL_FOLDER
     if request.model != "reference":
         folder = resolve(request.model, revision=request.revision)
+    if request.revision is not None and (
+        request.model == "reference" or Path(request.model).exists()
+    ):
+        raise InputError(
+            f"--revision {request.revision}: {request.model} is local and has no revisions; "
+            "leave it out"
+        )
     return load(request.model, folder=folder, dtype=dtype, device=torch.device(device))
 
 
@@ -97,16 +108,21 @@ def evaluation_windows(
     Raises:
         InputError: a window longer than the context, or too little text.
     """
-    seqlen = request.seqlen or min(2048, loaded.context or 2048)
-    if request.seqlen is None and text.name == "embedded":
-        seqlen = min(seqlen, 256)  # a short text: many short windows say more than few long ones
+    seqlen = request.seqlen
+    if seqlen is None:
+        seqlen = min(2048, loaded.context or 2048)
+        if text.name == "embedded":
+            seqlen = min(seqlen, 256)  # a short text: many short windows say more than few long
     if loaded.context is not None and seqlen > loaded.context:
         raise InputError(
-            f"--seqlen {seqlen} is longer than the model's context of {loaded.context}"
+            f"--seqlen {seqlen} is longer than the model's context of {loaded.context}; "
+            "give a shorter window"
         )
-    return perplexity.cut_windows(
+    windows = perplexity.cut_windows(
         text.name, text.content, loaded.tokenizer, seqlen=seqlen, count=request.windows
     )
+    calibrations.check_vocabulary(windows.tokens, loaded)
+    return windows
 
 
 def build_calibration(
@@ -120,6 +136,9 @@ def build_calibration(
     Raises:
         InputError: see `bench.calibration.build`; also a text that overlaps the evaluation's.
     """
+    seqlen = request.calibration_seqlen
+    if seqlen is None:
+        seqlen = min(512, loaded.context or 512)
 
     def build(name: str) -> calibrations.Calibration:
         total = request.calibration_samples
@@ -133,7 +152,7 @@ def build_calibration(
             name,
             loaded,
             samples=request.calibration_samples,
-            seqlen=request.calibration_seqlen,
+            seqlen=seqlen,
             seed=request.seed,
             data_dir=request.data_dir,
             done=done,
@@ -150,7 +169,7 @@ def build_calibration(
             say.warn(f"calibrating on text sampled from the model itself, because {error}")
             calibration = build("self")
     if text is not None:
-        calibrations.refuse_overlap(calibration, text, loaded)
+        calibrations.refuse_overlap(calibration, text)
     return calibration
 
 

@@ -80,7 +80,7 @@ class RunFolder:
         try:
             write_json(manifest_path, manifest)
         except OSError as error:
-            raise InputError(f"--out {path} cannot be written: {error}") from error
+            raise InputError(f"--out {path} cannot be written ({error}); name another") from error
         return cls(path, manifest, done)
 
     def keep(self, record: Record) -> None:
@@ -96,7 +96,7 @@ class RunFolder:
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text("utf-8"))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} is damaged ({error}); remove its folder or name another"
         ) from error

@@ -216,7 +216,7 @@ def _notes(table: Sequence[Row], base: Row) -> list[str]:
 def rich_table(layout: Grid) -> Table:
     """For a terminal, 80 columns wide with three schemes."""
     table = Table(
-        title=layout.title,
+        title=Text(layout.title),
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,

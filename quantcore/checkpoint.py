@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
 _INDEX = "model.safetensors.index.json"
+_BLOCK = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,7 @@ def resolve(name: str, *, revision: str | None = None) -> Path:
     if path.is_file():
         raise InputError(f"{name} is a file; MODEL is a folder (with config.json) or a hub name")
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
-        raise InputError(f"no such model folder: {name}")
+        raise InputError(f"no such model folder: {name}; check the path, or give a hub name")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -102,22 +104,23 @@ def check_folder(folder: Path) -> dict[str, Any]:
     """
     config_path = folder / "config.json"
     if not config_path.is_file():
-        raise InputError(f"{folder} has no config.json: not a Transformers model folder")
-    try:
-        config: dict[str, Any] = json.loads(config_path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{config_path} is not valid JSON: {error}") from error
-    if config.get("quantization_config"):
-        method = config["quantization_config"].get("quant_method", "unknown")
-        raise InputError(f"{folder} is already quantized ({method}); give the unquantized model")
+        raise InputError(
+            f"{folder} has no config.json, so it is no Transformers model folder; give the folder "
+            "that has it"
+        )
+    config = _read_json(config_path)
+    quantization = config.get("quantization_config")
+    if quantization:
+        named = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+        raise InputError(f"{folder} is already quantized ({named}); give the unquantized model")
     if config.get("auto_map"):
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-        if config.get("model_type") not in CONFIG_MAPPING:
+        if str(config.get("model_type")) not in CONFIG_MAPPING:
             raise InputError(
                 f"{folder} asks for remote code ({', '.join(sorted(config['auto_map']))}), "
                 f"which is never run here; model type {config.get('model_type')!r} must be one "
-                "that Transformers itself knows"
+                "that Transformers itself knows: convert the model to such a class"
             )
     for path in weight_files(folder):
         try:
@@ -130,6 +133,23 @@ def check_folder(folder: Path) -> dict[str, Any]:
     return config
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        InputError: the file holds anything else.
+    """
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, absurd numbers or nesting
+        raise InputError(f"{path} is not valid JSON ({error}); download it again") from error
+    if not isinstance(document, dict):
+        raise InputError(
+            f"{path} is a {type(document).__name__}, not a JSON object; download it again"
+        )
+    return document
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that hold the weights.
 
@@ -138,14 +158,19 @@ def weight_files(folder: Path) -> list[Path]:
     """
     index = folder / _INDEX
     if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        except (json.JSONDecodeError, KeyError, AttributeError) as error:
-            raise InputError(f"{index} is not a weight index: {error!r}") from error
-        missing = [name for name in names if not (folder / name).is_file()]
+        weight_map = _read_json(index).get("weight_map")
+        names = weight_map.values() if isinstance(weight_map, dict) else []
+        if not names or not all(isinstance(name, str) for name in names):
+            raise InputError(
+                f"{index} is no weight index: its weight_map must name a file for every weight, "
+                f"and is {str(weight_map)[:60]}; download it again"
+            )
+        missing = sorted({name for name in names if not (folder / name).is_file()})
         if missing:
-            raise InputError(f"{folder} lacks {', '.join(missing)}, named in {_INDEX}")
-        return [folder / name for name in names]
+            raise InputError(
+                f"{folder} lacks {', '.join(missing)}, named in {_INDEX}; download it again"
+            )
+        return [folder / name for name in sorted(set(names))]
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     pickles = sorted(p.name for pattern in _PICKLES for p in folder.glob(pattern))
@@ -155,7 +180,9 @@ def weight_files(folder: Path) -> list[Path]:
             "code when loaded and are refused; convert them to safetensors "
             "(`save_pretrained` of a current Transformers writes it)"
         )
-    raise InputError(f"{folder} has no weights: expected model.safetensors or {_INDEX}")
+    raise InputError(
+        f"{folder} has no weights: expected model.safetensors or {_INDEX}; download it again"
+    )
 
 
 def load(
@@ -186,25 +213,35 @@ def load(
             ignore_mismatched_sizes=True,  # reported by us, with names and shapes
             local_files_only=True,
         )
-    except (ValueError, KeyError, OSError, ImportError, SafetensorError) as error:
+    except Exception as error:  # its many kinds are all about what the folder holds
+        missing_index = str(error) == "'metadata'"
+        reason = f"{_INDEX} has no 'metadata'" if missing_index else _first_line(error)
         raise InputError(
-            f"{folder} cannot be loaded as a causal language model: {error}"
+            f"{folder} does not load as a causal language model ({reason}); check config.json "
+            "against the weights, or download it again"
         ) from error
     if info["mismatched_keys"]:
         key, found, expected = sorted(info["mismatched_keys"])[0]
         raise InputError(
-            f"{folder}: {key} has shape {list(found)}, config.json asks for {list(expected)}"
+            f"{folder}: {key} has shape {list(found)}, config.json asks for {list(expected)}; "
+            "download it again, or mend config.json"
         )
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
-        raise InputError(f"{folder}: {len(missing)} weights are missing, first {missing[0]}")
+        raise InputError(
+            f"{folder}: {len(missing)} weights are missing, first {missing[0]}; download it again"
+        )
+    _refuse_unused_blocks(info["unexpected_keys"], model, folder)
     _check_finite(model, folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
-    except (ValueError, KeyError, OSError, ImportError, TypeError) as error:
-        raise InputError(f"{folder} has no tokenizer that loads: {error}") from error
+    except Exception as error:
+        raise InputError(
+            f"{folder} has no tokenizer that loads ({_first_line(error)}); it needs tokenizer.json "
+            "beside the weights"
+        ) from error
     model.to(device).eval().requires_grad_(False)
     return LoadedModel(
         name=name,
@@ -222,6 +259,24 @@ def _item_bytes(path: Path) -> int:
         return {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}.get(
             file.get_slice(next(iter(file.keys()))).get_dtype(), 4
         )
+
+
+def _refuse_unused_blocks(unexpected: set[str], model: nn.Module, folder: Path) -> None:
+    """Weights of blocks that config.json does not count would silently be left out."""
+    count = getattr(model.config, "num_hidden_layers", None)
+    extra = sorted(k for k in unexpected if (m := _BLOCK.search(k)) and int(m[1]) >= (count or 0))
+    if extra:
+        raise InputError(
+            f"{folder} holds {extra[0]}, but config.json counts only {count} blocks; mend "
+            "num_hidden_layers, or download it again"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, without the pages that some libraries add."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1])
+    return (text[:300] + "..." if len(text) > 300 else text) or type(error).__name__
 
 
 def _check_finite(model: nn.Module, folder: Path) -> None:
@@ -261,6 +316,9 @@ class WholeFolder:
         """Check that ``out`` is free."""
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(f"{out} exists and is not empty; name another --out, or remove it")
+        place = next((p for p in out.absolute().parents if p.exists()), Path("/"))
+        if not place.is_dir() or not os.access(place, os.W_OK):
+            raise InputError(f"--out {out} cannot be written below {place}; name another --out")
         self._out = out
 
     def __enter__(self) -> Path:

@@ -277,7 +277,9 @@ def discover(model: nn.Module, *, exclude: Sequence[str] = ()) -> Structure:
             f"{', '.join(linears)}"
         )
     if not any(group.linears for block in blocks for group in block.groups):
-        raise InputError("--exclude leaves no linear to quantize")
+        raise InputError(
+            f"--exclude {', '.join(exclude)}: leaves no linear to quantize; exclude fewer"
+        )
     inside = f"{list_name}."
     exempt += [n for n, p in model.named_parameters() if p.dim() >= 2 and not n.startswith(inside)]
     return Structure(blocks=tuple(blocks), exempt=tuple(exempt), notices=tuple(notices))

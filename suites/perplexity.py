@@ -69,7 +69,8 @@ def cut_windows(
     if count is not None:
         if not 1 <= count <= whole:
             raise InputError(
-                f"--windows {count}: text {text_name!r} has {whole} windows of {seqlen} tokens"
+                f"--windows {count}: must be 1 to {whole}, as text {text_name!r} has {whole} "
+                f"windows of {seqlen} tokens"
             )
         windows = windows[torch.arange(count) * whole // count]
         if count < whole:

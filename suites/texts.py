@@ -176,45 +176,62 @@ def read_file(path: Path) -> Text:
         InputError: another kind of file, not UTF-8, or a line without ``text``.
     """
     if path.suffix == ".txt":
-        try:
-            content = path.read_text("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path} is not UTF-8 text: {error}") from error
+        content = _read_utf8(path)
     elif path.suffix == ".jsonl":
         content = "\n\n".join(line["text"] for line in _json_lines(path, "text"))
     else:
-        raise InputError(f"{path}: a text file ends in .txt or .jsonl")
+        raise InputError(f"{path}: a text file ends in .txt or .jsonl; rename or convert it")
     if not content.strip():
-        raise InputError(f"{path} is empty")
+        raise InputError(f"{path} is empty; give at least one window of text")
     return Text(name=path.stem, content=content, source=path.name)
 
 
 def _json_lines(path: Path, key: str) -> Iterable[dict[str, Any]]:
-    for number, line in enumerate(read_lines(path), start=1):
-        if not isinstance(line.get(key), str):
-            raise InputError(f"{path}:{number}: no string {key!r}; has {sorted(line)}")
+    for number, line in read_lines(path):
+        value = line.get(key)
+        if not isinstance(value, str):
+            raise InputError(
+                f"{path}:{number} has {sorted(line)}, and no string {key!r}, which every line needs"
+            )
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"{path}:{number}: {key!r} holds half a surrogate pair, which is no Unicode text "
+                f"({error}); write the file again"
+            ) from error
         yield line
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file.
+def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The objects of a JSON-lines file, each with its line's number; empty lines are skipped.
 
     Raises:
         InputError: a line that is not a JSON object, or a file that is not UTF-8.
     """
-    try:
-        lines = path.read_text("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text: {error}") from error
     objects = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_read_utf8(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
             value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{number} is not JSON: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"{path}:{number} is not JSON ({error}); a .jsonl file holds one object a line"
+            ) from error
         if not isinstance(value, dict):
-            raise InputError(f"{path}:{number} is a {type(value).__name__}, not a JSON object")
-        objects.append(value)
+            raise InputError(
+                f"{path}:{number} is a {type(value).__name__}, not a JSON object; a .jsonl file "
+                "holds one object a line"
+            )
+        objects.append((number, value))
     return objects
+
+
+def _read_utf8(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
