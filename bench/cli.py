@@ -219,7 +219,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         reporter.say("interrupted; finished cells are kept, the same command goes on from them")
         return INTERRUPTED
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            # A name too long, no rights, a full disk: the place is the user's to change.
+            where = f"{error.filename}: {error.strerror}"
+            reporter.say(f"error: {where}; check the path, its rights and the free space")
+            return BAD_INPUT
         traceback.print_exc()
         reporter.say("internal error: this is ours to mend; please report it", style="bold red")
         return INTERNAL_ERROR

@@ -9,7 +9,7 @@ import torch
 
 from quantcore.errors import InputError
 
-_GRAMMAR = re.compile(r"int(?P<bits>\d+)-(?:g(?P<group>\d+)|channel)(?P<sym>-sym)?")
+_GRAMMAR = re.compile(r"int(?P<bits>[0-9]{1,2})-(?:g(?P<group>[0-9]{1,7})|channel)(?P<sym>-sym)?")
 GRAMMAR_TEXT = "int<bits>-(g<size>|channel)[-sym], for example int4-g128 or int8-channel-sym"
 
 

@@ -263,6 +263,25 @@ def test_config_file(request_for: Request, tmp_path: Path) -> None:
     assert list(table["scheme"].dropna()) == ["int4-g32"]  # the command line wins
 
 
+def test_a_model_of_unknown_structure_can_still_be_evaluated(
+    request_for: Request, tmp_path: Path
+) -> None:
+    import transformers as hf
+
+    folder = tmp_path / "gemma"
+    config = hf.GemmaConfig(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, vocab_size=500, max_position_embeddings=128,
+    )  # fmt: skip
+    hf.GemmaForCausalLM(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((Path(request_for.model) / name).read_bytes())
+    command = ["evaluate", str(folder), "--text", str(request_for.text), "--seqlen", "32"]
+    assert cli.main([*command, "--out", str(tmp_path / "run")]) == cli.DONE
+    command = arguments(replace(request_for, model=str(folder)), tmp_path / "other")
+    assert cli.main(command) == cli.BAD_INPUT
+
+
 @pytest.mark.parametrize("name", ["text", "messages", "input_ids", "self"])
 def test_every_kind_of_calibration(name: str, request_for: Request, tmp_path: Path) -> None:
     file = tmp_path / "calibration.jsonl"

@@ -20,7 +20,14 @@ from bench.progress import quiet
 from bench.records import Record
 from bench.reference import CALIBRATION_FILE, MODEL_FOLDER
 from bench.reference.corpus import ADDRESSES, TOKENIZED_TRAIN, UnknownWords, natural
-from bench.reference.train import Recipe, TokenStream, learning_rate, train, train_tokenizer
+from bench.reference.train import (
+    Recipe,
+    TokenStream,
+    learning_rate,
+    spread_norms,
+    train,
+    train_tokenizer,
+)
 from bench.request import Request, build_calibration
 from bench.statistics import perplexity_ratio
 from quantcore.calibration import StatsStore, calibrate
@@ -187,10 +194,12 @@ def test_ordinary_typography() -> None:
 
 def test_batches_are_a_function_of_the_step() -> None:
     words = [(" ".join(f"{a}{b}" for b in range(300)), "x y z " * 200) for a in "abcd"]
-    recipe = Recipe(vocab_size=300, context=64, first_context=16, step_tokens=128, steps=20)
+    recipe = Recipe(
+        vocab_size=300, context=64, first_context=16, step_tokens=128, steps=15, spread_steps=5
+    )
     stream = TokenStream(words, train_tokenizer([w for pair in words for w in pair], 300), recipe)
     whole = list(stream.batches(0))
-    assert [tuple(b.shape) for b in whole] == [(8, 17)] * 16 + [(2, 65)] * 4
+    assert [tuple(b.shape) for b in whole] == [(8, 17)] * 12 + [(2, 65)] * 8
     for first in (7, 17):
         for a, b in zip(whole[first:], stream.batches(first), strict=True):
             assert torch.equal(a, b)
@@ -206,13 +215,13 @@ def test_training_stopped_and_resumed_ends_with_the_same_weights(tmp_path: Path)
     (data / ADDRESSES).write_text("Fellow citizens! " * 300, "utf-8")
     recipe = Recipe(
         vocab_size=300, hidden_size=32, intermediate_size=64, layers=1, heads=2, key_value_heads=1,
-        context=32, first_context=16, step_tokens=64, steps=6, warmup_steps=2,
+        context=32, first_context=16, step_tokens=64, steps=4, spread_steps=3, warmup_steps=2,
     )  # fmt: skip
-    for folder, stops in (("whole", [None]), ("stopped", [4, None])):
+    for folder, stops in (("whole", [None]), ("stopped", [2, 4, 6, None])):
         for stop in stops:
             (tmp_path / folder).mkdir(exist_ok=True)
             log = train(data, tmp_path / folder, recipe, stop_after=stop)
-    assert log[-1]["step"] == 6
+    assert log[-1]["step"] == 7
     whole = load_file(tmp_path / "whole" / "checkpoint.safetensors")
     stopped = load_file(tmp_path / "stopped" / "checkpoint.safetensors")
     assert whole.keys() == stopped.keys()
@@ -220,12 +229,26 @@ def test_training_stopped_and_resumed_ends_with_the_same_weights(tmp_path: Path)
         assert torch.equal(tensor, stopped[name]), name
 
 
+def test_spreading_the_norms_keeps_the_function(reference: LoadedModel) -> None:
+    structure = discover(reference.model)
+    snapshot = Snapshot(structure)
+    ids = torch.arange(200)[None]
+    with torch.no_grad():
+        before = reference.model(ids).logits
+        spread_norms(reference.model, Recipe(spread_sigma=1.0))
+        after = reference.model(ids).logits
+    snapshot.restore()
+    assert float((after - before).norm() / before.norm()) < 1e-5
+
+
 def test_learning_rate_warms_up_and_comes_down() -> None:
     recipe = Recipe()
-    rates = [learning_rate(step, recipe) for step in range(recipe.steps)]
+    rates = [learning_rate(step, recipe) for step in range(recipe.all_steps)]
     assert max(rates) == recipe.learning_rate
     assert rates.index(max(rates)) == pytest.approx(recipe.warmup_steps, abs=1)
-    assert rates[-1] == pytest.approx(recipe.final_learning_rate, rel=0.01)
+    for last in (recipe.steps - 1, recipe.all_steps - 1):
+        assert rates[last] == pytest.approx(recipe.final_learning_rate, rel=0.01)
+    assert max(rates[recipe.steps :]) == recipe.spread_learning_rate
 
 
 def test_the_card_tells_the_recipe() -> None:
