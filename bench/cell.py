@@ -168,7 +168,7 @@ class Workbench:
     def _measure(
         self, label: str, method: Method | None, scheme: QuantScheme | None
     ) -> dict[str, Any]:
-        result: dict[str, Any] = {"stored_bytes": self._stored_bytes(scheme), "seconds": {}}
+        result: dict[str, Any] = {"stored_bytes": self._stored_bytes(None, 0), "seconds": {}}
         if method is not None and scheme is not None:
             result |= self._quantize(label, method, scheme)
         started = time.perf_counter()
@@ -207,7 +207,10 @@ class Workbench:
             seconds["shared_calibration"] = self.calibrator.seconds
         return {
             "seconds": seconds,
-            "bits_per_weight": bits_per_weight(self.structure, scheme),
+            "stored_bytes": self._stored_bytes(scheme, report.index_bits),
+            "bits_per_weight": bits_per_weight(
+                self.structure, scheme, index_bits=report.index_bits
+            ),
             "quantization": {
                 "scale_dtype": str(scheme.scale_dtype).removeprefix("torch."),
                 "calibration_passes": 0 if method.calibration == "none" else 1,
@@ -217,9 +220,14 @@ class Workbench:
             },
         }
 
-    def _stored_bytes(self, scheme: QuantScheme | None) -> int:
-        loaded = self.loaded
-        return stored_bytes(loaded.model, self.structure, scheme, item_bytes=loaded.item_bytes)
+    def _stored_bytes(self, scheme: QuantScheme | None, index_bits: int) -> int:
+        return stored_bytes(
+            self.loaded.model,
+            self.structure,
+            scheme,
+            item_bytes=self.loaded.item_bytes,
+            index_bits=index_bits,
+        )
 
 
 def label_of(cell: Cell) -> str:

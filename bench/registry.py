@@ -31,7 +31,7 @@ METHODS = {
     "gptq": Entry(
         target="baselines.gptq:GPTQ",
         label="GPTQ",
-        about="second-order error compensation on the original inputs; static activation order",
+        about="second-order error compensation on the original model's inputs, activation order",
     ),
     "gptq+seq": Entry(
         target="baselines.gptq:GPTQ",
@@ -39,17 +39,17 @@ METHODS = {
         label="GPTQ + seq",
         about="the same, on the quantized prefix's inputs as published (a pass of its own)",
     ),
+    "gptq-static": Entry(
+        target="baselines.gptq:GPTQ",
+        settings={"order": "static"},
+        label="GPTQ, static",
+        about="gptq with groups of consecutive inputs, fitted before any rounding (no g_idx)",
+    ),
     "gptq-off": Entry(
         target="baselines.gptq:GPTQ",
         settings={"order": "off"},
         label="GPTQ, no order",
-        about="GPTQ with columns from left to right",
-    ),
-    "gptq-on": Entry(
-        target="baselines.gptq:GPTQ",
-        settings={"order": "on"},
-        label="GPTQ, act-order",
-        about="GPTQ with columns by activation and groups formed in that order (needs g_idx)",
+        about="gptq with columns from left to right (no g_idx)",
     ),
     "awq": Entry(
         target="awq_impl.method:AWQ",

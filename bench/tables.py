@@ -131,17 +131,16 @@ def grid(table: Sequence[Row]) -> Grid:
     base = at[None, None]
     size = size_in_words(base.record.stored_bytes) if base.record.stored_bytes else ""
     header = [Entry(lines=("",))]
-    best = {}
+    best, packed = {}, {}
     for scheme in schemes:
         done = [row for row in table if row.record.cell.scheme == scheme and row.value is not None]
         best[scheme] = min((row.value for row in done if row.value is not None), default=None)
-        record = done[0].record if done else None
-        packed = (
-            f"{record.bits_per_weight:.2f} bits, {size_in_words(record.stored_bytes)}"
-            if record and record.bits_per_weight and record.stored_bytes
-            else ""
-        )
-        header.append(Entry(lines=(scheme.replace("int", "INT"), packed)))
+        smallest = min(done, key=lambda row: row.record.stored_bytes or 0, default=None)
+        packed[scheme] = ""
+        if smallest is not None and smallest.record.stored_bytes is not None:
+            weight, whole = smallest.record.bits_per_weight, smallest.record.stored_bytes
+            packed[scheme] = f"{weight:.2f} bits, {size_in_words(whole)}"
+        header.append(Entry(lines=(scheme.replace("int", "INT"), packed[scheme])))
     if base.own is None:
         unquantized = Entry(lines=("failed",), failed=True)
     else:
@@ -157,8 +156,11 @@ def grid(table: Sequence[Row]) -> Grid:
             if row.value is None:
                 entries.append(Entry(lines=("failed",), failed=True))
             else:
-                seconds = f"in {row.record.seconds['quantize']:.1f} s"
-                lines = (f"{row.value:.3f}", row.change, seconds)
+                cost = f"in {row.record.seconds['quantize']:.1f} s"
+                bits = f"{row.record.bits_per_weight:.2f} bits"
+                if bits not in packed[scheme]:
+                    cost = f"{bits}, {cost}"
+                lines = (f"{row.value:.3f}", row.change, cost)
                 entries.append(Entry(lines=lines, best=row.value == best[scheme]))
         body.append((METHODS[method].label, entries))
     return Grid(
@@ -202,7 +204,8 @@ def _notes(table: Sequence[Row], base: Row) -> list[str]:
     if any((row.record.cell.method or "").startswith("gptq") for row in quantized):
         notes.append(
             "GPTQ compensates on the original model's inputs, GPTQ + seq on those of the "
-            "quantized blocks before; columns in static activation order unless said otherwise."
+            "quantized blocks before. Columns go in activation order unless said otherwise, which "
+            "stores a group index for every input; the bits beside a cell count it."
         )
     if quantized:
         notes.append("lm_head and embeddings are not quantized.")

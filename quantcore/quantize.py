@@ -26,6 +26,8 @@ class QuantizationReport:
     """tr(E H E^T) / tr(W H W^T) of every linear, in the units of the original weights."""
     notices: list[str] = field(default_factory=list)
     """What a user should know: raised damping, inputs that could not be scaled."""
+    index_bits: int = 0
+    """Stored for group indices (int32 per input of a linear), where a method orders its columns."""
     fold_s: float = 0.0
     round_s: float = 0.0
     calibrate_s: float = 0.0
@@ -151,6 +153,8 @@ def _quantize_block(
         statistics = tasks[group.index].stats
         for name in group.linears:
             served = rounded[name].dequantize()
+            if rounded[name].group_index is not None:
+                report.index_bits += 32 * group.in_features
             if statistics is not None:
                 full = f"{block.name}.{name}"
                 factors = row_factors.get(name, torch.ones(len(served), device=device))
@@ -183,7 +187,12 @@ def quantized_linears(structure: Structure) -> dict[str, nn.Linear]:
 
 
 def stored_bytes(
-    model: nn.Module, structure: Structure, scheme: QuantScheme | None, *, item_bytes: int
+    model: nn.Module,
+    structure: Structure,
+    scheme: QuantScheme | None,
+    *,
+    item_bytes: int,
+    index_bits: int = 0,
 ) -> int:
     """Bytes of the weights: quantized linears as the scheme packs them, the rest plain.
 
@@ -192,17 +201,19 @@ def stored_bytes(
         structure: says which linears are quantized.
         scheme: None: every parameter is plain.
         item_bytes: of a plain number in the checkpoint.
+        index_bits: of group indices, see `QuantizationReport`.
     """
     linears = {} if scheme is None else quantized_linears(structure)
     skipped = {id(linear.weight) for linear in linears.values()}
     plain = sum(p.numel() for p in model.parameters() if id(p) not in skipped) * item_bytes
     if scheme is None:
         return plain
-    bits = sum(scheme.stored_bits(*linear.weight.shape) for linear in linears.values())
+    bits = index_bits + sum(scheme.stored_bits(*linear.weight.shape) for linear in linears.values())
     return plain + (bits + 7) // 8
 
 
-def bits_per_weight(structure: Structure, scheme: QuantScheme) -> float:
-    """Effective bits of one quantized weight, its share of scales and zero points included."""
+def bits_per_weight(structure: Structure, scheme: QuantScheme, *, index_bits: int = 0) -> float:
+    """Effective bits of one quantized weight, with its share of scales, zero points and indices."""
     shapes = [linear.weight.shape for linear in quantized_linears(structure).values()]
-    return sum(scheme.stored_bits(*s) for s in shapes) / sum(s.numel() for s in shapes)
+    stored = index_bits + sum(scheme.stored_bits(*s) for s in shapes)
+    return stored / sum(s.numel() for s in shapes)
