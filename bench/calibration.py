@@ -98,6 +98,8 @@ def build(
         text = texts.load_corpus(name, texts.CALIBRATION[name], data_dir=data_dir)
         return _pack_text(text, loaded, samples=samples, seqlen=seqlen, seed=seed)
     path = Path(name).expanduser()
+    if path.suffix in (".txt", ".jsonl") and not path.is_file():
+        raise InputError(f"--calibration {name!r}: there is no such file; check the path")
     if not path.is_file():
         raise InputError(
             f"--calibration {name!r} is neither a file nor a known name; "

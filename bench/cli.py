@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
+from rich.text import Text
 
 from bench.progress import Reporter
 from quantcore.errors import InputError, nearest
@@ -217,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return BAD_INPUT
     except KeyboardInterrupt:
-        reporter.say("interrupted; finished cells are kept, the same command goes on from them")
+        reporter.say("interrupted; what is finished is kept, the same command goes on from there")
         return INTERRUPTED
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:
@@ -319,11 +321,12 @@ def _run(parsed: dict[str, Any], output: Console, reporter: Reporter, *, command
         output.width = 120  # a file or a pipe has no edge to fold lines at
     output.print(tables.rich_table(layout))
     for note in layout.notes:
-        output.print(f"  {note}", style="dim", highlight=False, markup=False)
+        output.print(Padding(Text(note, style="dim"), (0, 0, 0, 2)))
     output.print(
-        f"\nWritten to {escape(str(outcome.folder))}: report.md, table.md, table.csv, table.json,"
-        " the chart, records/",
+        f"\nWritten to {escape(str(outcome.folder))}: "
+        f"{', '.join(sorted(path.name for path in outcome.folder.iterdir()))}",
         highlight=False,
+        soft_wrap=True,
     )
     return CELL_FAILED if outcome.failed else DONE
 

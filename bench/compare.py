@@ -136,7 +136,7 @@ def compare(
     if calibration is not None:
         calibrator = Calibrator(loaded, structure, calibration, cache=cache, say=say)
     bench = Workbench(
-        name=request.model,
+        name=loaded.name,
         loaded=loaded,
         structure=structure,
         windows=windows,
@@ -144,7 +144,8 @@ def compare(
         calibrator=calibrator,
         say=say,
     )
-    say.say(f"Running {len(pending)} of {len(plan)} cells", style="bold")
+    if len(plan) > 1:
+        say.say(f"Running {len(pending)} of {len(plan)} cells", style="bold")
     for entry in pending:
         run.keep(bench.measure(*entry))
     if cache is not None:
@@ -204,11 +205,9 @@ def _announce(
         say.say(
             f"  calibration  {calibration.name}: {samples} x {seqlen} tokens, {calibration.source}"
         )
-    say.say(
-        f"  time         about {estimate.in_words(calibrate_s + quantize_s + evaluate_s)} "
-        f"(calibrate {estimate.in_words(calibrate_s)}, quantize {estimate.in_words(quantize_s)}, "
-        f"evaluate {estimate.in_words(evaluate_s)})"
-    )
+    parts = {"calibrate": calibrate_s, "quantize": quantize_s, "evaluate": evaluate_s}
+    detail = ", ".join(f"{name} {estimate.in_words(s)}" for name, s in parts.items() if s)
+    say.say(f"  time         about {estimate.in_words(sum(parts.values()))} ({detail})")
     kept = f"{size(statistics)} of statistics on disk" if cache else "records only on disk"
     say.say(f"  memory       about {size(memory)} for weights and statistics; {kept}")
     say.say(f"  output       {out}")

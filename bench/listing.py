@@ -15,8 +15,8 @@ from suites import SUITES, texts
 
 SCHEMES = {
     "int4-g128": "4 bits, a float16 scale and a 4-bit zero point per 128 weights: 4.16 bits",
-    "int4-g32": "the same per 32 weights: 4.63 bits",
-    "int3-g128": "3 bits per 128 weights: 3.15 bits",
+    "int4-g32": "the same per 32 weights: 4.62 bits",
+    "int3-g128": "3 bits, the same per 128 weights: 3.15 bits",
     "int<bits>-g<size>": "2 to 8 bits, any group size that divides the inputs",
     "int<bits>-channel": "one scale per output channel",
     "...-sym": "symmetric: no zero points stored",

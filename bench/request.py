@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,8 @@ import torch
 from bench import calibration as calibrations
 from bench.progress import Reporter
 from bench.reference import MODEL_FOLDER
-from quantcore.checkpoint import LoadedModel, load, resolve
+from bench.registry import METHODS
+from quantcore.checkpoint import MANIFEST, LoadedModel, load, resolve
 from quantcore.errors import InputError, nearest
 from suites import perplexity, texts
 
@@ -80,7 +82,18 @@ def open_model(request: Request) -> LoadedModel:
             f"--revision {request.revision}: {request.model} is local and has no revisions; "
             "leave it out"
         )
-    return load(request.model, folder=folder, dtype=dtype, device=torch.device(device))
+    name = request.model + _quantized_by_us(folder)
+    return load(name, folder=folder, dtype=dtype, device=torch.device(device))
+
+
+def _quantized_by_us(folder: Path) -> str:
+    """`` (AWQ INT4-g128, dequantized)`` for a folder that ``quantize`` wrote, else nothing."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        label, scheme = METHODS[manifest["method"]].label, str(manifest["scheme"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return f" ({label} {scheme.replace('int', 'INT')}, dequantized)"
 
 
 def choose_text(request: Request, say: Reporter) -> texts.Text:

@@ -55,8 +55,8 @@ class RunFolder:
             found = _read_manifest(manifest_path)
             if found.get("key") != key:
                 raise InputError(
-                    f"{path} holds another comparison (of {found.get('request', {}).get('model')}, "
-                    f"key {found.get('key')}; this one is {key}); name another --out"
+                    f"{path} holds another comparison ({_differences(found, request)}); name "
+                    "another --out"
                 )
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"{path} exists and is no comparison; name another --out")
@@ -70,11 +70,7 @@ class RunFolder:
         manifest = {
             "key": key,
             "finished": False,
-            "request": {
-                name: str(value) if isinstance(value, Path) else value
-                for name, value in asdict(request).items()
-                if name != "data_dir"
-            },
+            "request": _declared(request),
             "cells": {cell.file_name: cell.id for cell in cells},
         }
         try:
@@ -91,6 +87,20 @@ class RunFolder:
         """Mark the comparison as finished: it is not picked up again by itself."""
         self._manifest["finished"] = True
         write_json(self.path / _MANIFEST, self._manifest)
+
+
+def _declared(request: Request) -> dict[str, Any]:
+    """What was asked for, as JSON holds it; where texts lie on this machine is left out."""
+    values = {name: value for name, value in asdict(request).items() if name != "data_dir"}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def _differences(manifest: dict[str, Any], request: Request) -> str:
+    """What a comparison in a folder asked for otherwise."""
+    there, here = manifest.get("request"), _declared(request)
+    there = there if isinstance(there, dict) else {}
+    found = [f"{k} {there.get(k)!r}, now {here[k]!r}" for k in here if there.get(k) != here[k]]
+    return "; ".join(found) or "the same request, but other weights, text or program version"
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

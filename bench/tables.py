@@ -234,7 +234,8 @@ def rich_table(layout: Grid) -> Table:
         fields = [Text(label, style="bold" if number == 0 else "")]
         for entry in entries:
             style = "bold green" if entry.best else "red" if entry.failed else ""
-            field = Text(entry.lines[0], style=style)
+            # A star too: colours and weights are lost in a file or a pipe.
+            field = Text(f"* {entry.lines[0]}" if entry.best else entry.lines[0], style=style)
             for line in entry.lines[1:]:
                 field.append(f"\n{line}", style="dim not bold")
             fields.append(field)

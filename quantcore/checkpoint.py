@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
+MANIFEST = "awq_bench.json"
+"""What `save_hf` leaves in a folder: method, scheme, source."""
 _INDEX = "model.safetensors.index.json"
 _BLOCK = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 
@@ -86,7 +88,8 @@ def resolve(name: str, *, revision: str | None = None) -> Path:
     except LocalEntryNotFoundError as error:
         raise InputError(
             f"{name!r} is no local folder, nor in the hub's cache, and the hub cannot be asked "
-            f"({offline or error}); check the spelling, or download the model and give its folder"
+            f"({offline or error}); check the spelling ('reference' is the shipped model), or "
+            "download the model and give its folder"
         ) from error
     except OSError as error:  # not found, gated, revision unknown, disk full
         raise InputError(f"{name!r} cannot be had from the model hub: {error}") from error
@@ -347,4 +350,4 @@ def save_hf(loaded: LoadedModel, out: Path, manifest: dict[str, Any]) -> None:
     with WholeFolder(out) as folder:
         loaded.model.save_pretrained(folder, safe_serialization=True)
         loaded.tokenizer.save_pretrained(folder)
-        (folder / "awq_bench.json").write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")

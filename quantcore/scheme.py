@@ -44,11 +44,14 @@ class QuantScheme:
         if match is None:
             raise InputError(f"unknown scheme {name!r}: a scheme is {GRAMMAR_TEXT}")
         group = match["group"]
-        return cls(
-            bits=int(match["bits"]),
-            group_size=None if group is None else int(group),
-            symmetric=match["sym"] is not None,
-        )
+        try:
+            return cls(
+                bits=int(match["bits"]),
+                group_size=None if group is None else int(group),
+                symmetric=match["sym"] is not None,
+            )
+        except InputError as error:
+            raise InputError(f"scheme {name!r}: {error}") from error
 
     @property
     def name(self) -> str:

@@ -161,6 +161,8 @@ def evaluation_text(name: str, *, data_dir: Path | None) -> Text:
     if name in EVALUATION:
         return load_corpus(name, EVALUATION[name], data_dir=data_dir)
     path = Path(name).expanduser()
+    if path.suffix in (".txt", ".jsonl") and not path.is_file():
+        raise InputError(f"--text {name!r}: there is no such file; check the path")
     if not path.is_file():
         raise InputError(
             f"--text {name!r} is neither a file nor a known text; "
