@@ -319,6 +319,7 @@ def _run(parsed: dict[str, Any], output: Console, reporter: Reporter, *, command
     output.print()
     if not output.is_terminal:
         output.width = 120  # a file or a pipe has no edge to fold lines at
+    output.print(Text(layout.title, style="italic"))
     output.print(tables.rich_table(layout))
     for note in layout.notes:
         output.print(Padding(Text(note, style="dim"), (0, 0, 0, 2)))

@@ -217,14 +217,8 @@ def _notes(table: Sequence[Row], base: Row) -> list[str]:
 
 
 def rich_table(layout: Grid) -> Table:
-    """For a terminal, 80 columns wide with three schemes."""
-    table = Table(
-        title=Text(layout.title),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1),
-    )
+    """For a terminal, 80 columns wide with three schemes; without the title."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for index, entry in enumerate(layout.header):
         head = Text(entry.lines[0], style="bold")
         for line in entry.lines[1:]:
