@@ -94,8 +94,8 @@ def test_the_naive_loop_catches_a_transposed_factor(monkeypatch: pytest.MonkeyPa
         matches_naive(gptq, "off")
 
 
-def test_the_naive_loop_catches_a_lost_lazy_update(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of columns that never hear of the errors before them."""
+def test_the_naive_loop_catches_correlations_lost_between_blocks() -> None:
+    """H without what ties the first half of the columns to the second."""
 
     def planted(weight: Tensor, gram: Tensor, *args: object, **kwargs: object) -> object:
         apart = gram.clone()
