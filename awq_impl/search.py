@@ -9,7 +9,7 @@ tokens, read from H = X^T X without running anything again:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,14 +57,34 @@ def search_scales(
     steps: int = 20,
     rows: Tensor | None = None,
 ) -> ScaleChoice:
-    """Find the scales of one group of linears that share an input.
-
-    The exponent is searched over ``0, 1/steps, ..., 1``, with and without division by the weights'
-    own salience; s = 1 is always a candidate, so the loss is never above that of plain rounding.
+    """Find the scales of linears that share an input: `search_shared_scales` of one part.
 
     Args:
-        weight: float32 [N, K], the linears of the group one below the other.
+        weight: float32 [N, K], the linears one below the other.
         stats: of the shared input.
+        scheme: the grid that weights will be rounded to.
+        steps: exponents between 0 and 1.
+        rows: int64 [K], channels with the same number must get the same scale; None: all free.
+    """
+    return search_shared_scales([(weight, stats)], scheme, steps=steps, rows=rows)
+
+
+def search_shared_scales(
+    parts: Sequence[tuple[Tensor, InputStats]],
+    scheme: QuantScheme,
+    *,
+    steps: int = 20,
+    rows: Tensor | None = None,
+) -> ScaleChoice:
+    """Find the scales of everything that reads one absorber, each part with its own statistics.
+
+    Most absorbers have one part; the norm before a mixture of experts has one for each expert, and
+    the loss is the sum of theirs. The exponent is searched over ``0, 1/steps, ..., 1``, with and
+    without division by the weights' own salience; s = 1 is always a candidate, so the loss is never
+    above that of plain rounding.
+
+    Args:
+        parts: weights float32 [N, K] and the statistics of the tokens that meet them.
         scheme: the grid that weights will be rounded to.
         steps: exponents between 0 and 1.
         rows: int64 [K], channels with the same number must get the same scale; None: all free.
@@ -73,14 +93,19 @@ def search_scales(
         InputError: the group size does not divide K.
         ArithmeticError: H holds values that are not finite.
     """
+    tokens = sum(stats.tokens for _, stats in parts)
+    mean_abs = torch.stack([stats.mean_abs * (stats.tokens / tokens) for _, stats in parts]).sum(0)
 
     def loss_of(scales: Tensor) -> float:
-        error = round_to_nearest(weight * scales, scheme).div_(scales).sub_(weight)
-        return float(output_error(error, stats.gram))
+        total = 0.0
+        for weight, stats in parts:
+            error = round_to_nearest(weight * scales, scheme).div_(scales).sub_(weight)
+            total += float(output_error(error, stats.gram))
+        return total
 
     def candidates() -> Iterator[tuple[float, bool, Tensor]]:
-        activation = activation_salience(stats.mean_abs)
-        by_weight = weight_salience(weight, scheme)
+        activation = activation_salience(mean_abs)
+        by_weight = weight_salience(torch.cat([weight for weight, _ in parts]), scheme)
         for step in range(steps + 1):
             exponent = step / steps
             if step > 0:  # exponent 0 by activation alone is s = 1
@@ -88,11 +113,11 @@ def search_scales(
             if step < steps:  # at exponent 1 both forms are the same
                 yield exponent, True, candidate(activation, by_weight, exponent, rows=rows)
 
-    rtn_loss = loss_of(torch.ones_like(stats.mean_abs))
+    rtn_loss = loss_of(torch.ones_like(mean_abs))
     if not rtn_loss < float("inf"):
         raise ArithmeticError(f"the output error of plain rounding is {rtn_loss}")
     best = ScaleChoice(
-        scales=torch.ones_like(stats.mean_abs),
+        scales=torch.ones_like(mean_abs),
         loss=rtn_loss,
         rtn_loss=rtn_loss,
         exponent=0.0,

@@ -8,7 +8,7 @@ the columns after it once per block.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from quantcore.grid import QuantizedWeight, decode, encode, fit, grouped
 from quantcore.method import CalibrationKind, GroupTask
 from quantcore.scheme import QuantScheme
+from quantcore.structure import Fold
 
 Order = Literal["off", "on", "static"]
 
@@ -57,7 +58,7 @@ class GPTQ:
         """Order, damping and block size."""
         return {"order": self.order, "damping": self.damping, "block": self.block}
 
-    def fold(self, task: GroupTask) -> Tensor | None:
+    def fold(self, fold: Fold, tasks: Sequence[GroupTask]) -> Tensor | None:
         """GPTQ scales nothing."""
         return None
 

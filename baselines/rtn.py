@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from quantcore.grid import QuantizedWeight, quantize
 from quantcore.method import GroupTask
+from quantcore.structure import Fold
 
 
 class RTN:
@@ -20,7 +21,7 @@ class RTN:
         """Nothing to set."""
         return {}
 
-    def fold(self, task: GroupTask) -> Tensor | None:
+    def fold(self, fold: Fold, tasks: Sequence[GroupTask]) -> Tensor | None:
         """RTN scales nothing."""
         return None
 

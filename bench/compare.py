@@ -27,10 +27,11 @@ from bench.request import (
 from bench.run_folder import RunFolder
 from quantcore.calibration import stats_bytes
 from quantcore.checkpoint import LoadedModel
+from quantcore.discovery import discover
 from quantcore.errors import InputError, nearest
 from quantcore.method import Method
 from quantcore.scheme import QuantScheme
-from quantcore.structure import Structure, discover
+from quantcore.structure import Structure
 from suites import SUITES, perplexity
 
 

@@ -86,7 +86,7 @@ def quantization_s(
     for block in structure.blocks:
         for group in block.groups:
             k = group.in_features
-            n = sum(block.linear(name).out_features for name in group.linears)
+            n = sum(len(block.weight(name)) for name in group.linears)
             losses = 2 * n * k * k / rates.flop_per_s
             if method.name.startswith("awq"):
                 seconds += 42 * (losses + n * k / rates.rounded_per_s)

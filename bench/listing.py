@@ -10,7 +10,7 @@ from rich.table import Table
 from bench import calibration
 from bench.quantize import FORMATS
 from bench.registry import METHODS
-from quantcore.structure import PROVEN_FAMILIES
+from quantcore.discovery import PROVEN_FAMILIES
 from suites import SUITES, texts
 
 SCHEMES = {

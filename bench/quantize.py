@@ -11,10 +11,10 @@ from bench.cell import Calibrator, quantize_with_progress, stats_folder
 from bench.progress import Reporter, quiet
 from bench.request import Request, build_calibration, open_model
 from quantcore.checkpoint import WholeFolder, save_hf
+from quantcore.discovery import discover
 from quantcore.errors import InputError, nearest
 from quantcore.quantize import bits_per_weight
 from quantcore.scheme import QuantScheme
-from quantcore.structure import discover
 
 FORMATS = {"hf": "an ordinary Transformers folder with the dequantized weights"}
 

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from quantcore.statistics import InputStats
-from quantcore.structure import Structure, capture_calls, embed
+from quantcore.structure import Matrix, Structure, Watch, capture_calls, embed, experts_one_by_one
 
 BlockStats = Mapping[int, InputStats]
-"""Statistics of one block's inputs, by the number of the group that reads them."""
+"""Statistics of one block's inputs, by the number of the group that reads them; a group that no
+token reached (an expert that no router chose) is not among them."""
 
 
 class _Accumulator:
@@ -53,14 +52,18 @@ class BlockWalk:
 
         Args:
             model: a causal language model.
-            structure: what `quantcore.structure.discover` read.
+            structure: what `quantcore.discovery.discover` read.
             tokens: int64 [sequences, tokens], on any device.
             batch_size: sequences per forward pass.
         """
         device = next(model.parameters()).device
+        self._model = model
         self._structure = structure
-        self._calls = capture_calls(model, tokens[:1].to(device))
-        self._hidden = [embed(model, batch.to(device)) for batch in tokens.split(batch_size)]
+        batches = [batch.to(device) for batch in tokens.split(batch_size)]
+        # The last batch may be smaller, and some models (ALiBi) build a bias for every sequence.
+        sizes = {len(batch): batch for batch in batches}
+        self._calls = {size: capture_calls(model, batch) for size, batch in sizes.items()}
+        self._hidden = [embed(model, batch) for batch in batches]
 
     @torch.no_grad()
     def observe(self, index: int, *, advance: bool) -> dict[int, InputStats]:
@@ -71,21 +74,19 @@ class BlockWalk:
             advance: keep the outputs as the next block's inputs.
         """
         block = self._structure.blocks[index]
+        readers = {group.consumers[0]: group for group in block.groups if group.linears}
         sums: dict[int, _Accumulator] = {}
-        with ExitStack() as stack:
-            for group in block.groups:
-                first = block.module.get_submodule(group.consumers[0])
-                total = _Accumulator(group.in_features, self._hidden[0].device)
-                sums[group.index] = total
 
-                def hook(
-                    _: nn.Module, args: tuple[Any, ...], *, total: _Accumulator = total
-                ) -> None:
-                    total.add(args[0])
+        def seen(matrix: Matrix, x: Tensor, _: Tensor) -> None:
+            group = readers.get(matrix.name)
+            if group is not None:
+                if group.index not in sums:
+                    sums[group.index] = _Accumulator(group.in_features, x.device)
+                sums[group.index].add(x)
 
-                stack.callback(first.register_forward_pre_hook(hook).remove)
+        with experts_one_by_one(self._model), Watch(block.module, seen):
             self._run(index, keep=advance)
-        return {number: total.result() for number, total in sums.items()}
+        return {number: total.result() for number, total in sums.items() if total.tokens}
 
     @torch.no_grad()
     def advance(self, index: int) -> None:
@@ -94,7 +95,8 @@ class BlockWalk:
 
     def _run(self, index: int, *, keep: bool) -> None:
         for number, hidden in enumerate(self._hidden):
-            output = self._calls[index].run(self._structure.blocks[index].module, hidden)
+            call = self._calls[len(hidden)][index]
+            output = call.run(self._structure.blocks[index].module, hidden)
             if keep:
                 self._hidden[number] = output
 
@@ -160,7 +162,7 @@ class StatsStore:
 
 def stats_bytes(structure: Structure, *, on_disk: bool) -> int:
     """Bytes that the statistics of all blocks take: full matrices, or triangles on disk."""
-    widths = [group.in_features for block in structure.blocks for group in block.groups]
+    widths = [g.in_features for block in structure.blocks for g in block.groups if g.linears]
     return sum(4 * (k * (k + 1) // 2 if on_disk else k * k) for k in widths)
 
 

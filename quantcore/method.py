@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from quantcore.grid import QuantizedWeight
 from quantcore.scheme import QuantScheme
 from quantcore.statistics import InputStats
-from quantcore.structure import LinearGroup
+from quantcore.structure import Fold, LinearGroup
 
 CalibrationKind = Literal["none", "shared", "sequential"]
 
@@ -25,7 +25,10 @@ class GroupTask:
     weights: Mapping[str, Tensor]
     """float32 [N, K] of every linear to be quantized, by its name in the block."""
     stats: InputStats | None
-    """Statistics of the shared input; None if the method asked for none."""
+    """Statistics of the shared input; None if the method asked for none, or no token reached it."""
+    passing_rows: Mapping[str, Tensor]
+    """int64 rows, by name, of weights that write another one's input (v before o, also in a fused
+    qkv; up before down). What other rows write meets a softmax, a gate or a residual first."""
     scheme: QuantScheme
     """How the weights are to be stored."""
     notice: Callable[[str], None]
@@ -57,8 +60,14 @@ class Method(Protocol):
     def settings(self) -> dict[str, object]:
         """Everything that decides the result, for the record and the cell's hash."""
 
-    def fold(self, task: GroupTask) -> Tensor | None:
-        """Positive scales [K] that the input is divided by and the weights multiplied by."""
+    def fold(self, fold: Fold, tasks: Sequence[GroupTask]) -> Tensor | None:
+        """Positive scales [K] that the inputs are divided by and the weights multiplied by.
+
+        Args:
+            fold: who absorbs them.
+            tasks: its groups that are quantized and have statistics, if the method asked for any:
+                one for most inputs, one for each expert of a mixture.
+        """
 
     def round(self, task: GroupTask) -> Mapping[str, QuantizedWeight]:
         """Quantize the folded weights under the folded statistics."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from quantcore.calibration import BlockStats, BlockWalk, StatsStore
-from quantcore.grid import QuantizedWeight
+from quantcore.grid import QuantizedWeight, quantize
 from quantcore.method import GroupTask, Method
 from quantcore.scheme import QuantScheme
 from quantcore.statistics import per_row_output_error
@@ -112,9 +112,12 @@ def _quantize_block(
     groups = [group for group in block.groups if group.linears]
     device = next(block.module.parameters()).device
     weights = {
-        name: block.linear(name).weight.detach().float().clone()
+        name: block.weight(name).to(torch.float32, copy=True).contiguous()
         for group in groups
         for name in group.linears
+    }
+    passing = {
+        one.absorber.name: one.absorber.rows for one in block.folds if one.absorber.kind == "linear"
     }
     tasks: dict[int, GroupTask] = {}
     for group in groups:
@@ -127,26 +130,45 @@ def _quantize_block(
             group=group,
             weights={name: weights[name] for name in group.linears},
             stats=statistics,
+            passing_rows=passing,
             scheme=scheme,
             notice=lambda text: report.notices.append(f"{block.name}: {text}"),
         )
     started = _now(device)
-    scales = {group.index: method.fold(tasks[group.index]) for group in groups}
+    unseen = [
+        group.index
+        for group in groups
+        if method.calibration != "none" and tasks[group.index].stats is None
+    ]
+    scales: dict[str, Tensor | None] = {}
+    for one in block.folds:
+        seen = [tasks[g.index] for g in one.groups if g.linears and g.index not in unseen]
+        scales[one.absorber.name] = method.fold(one, seen) if seen else None
     row_factors: dict[str, Tensor] = {}
-    for group in groups:
-        chosen, absorber = scales[group.index], group.absorber
-        if chosen is None or absorber is None:
+    for one in block.folds:
+        absorber, chosen = one.absorber, scales[one.absorber.name]
+        if chosen is None:
             continue
-        carried = fold(block.module, weights, absorber, group.consumers, chosen)
+        carried = fold(block, weights, absorber, one.consumers, chosen)
         if absorber.kind == "linear" and absorber.name in weights:
             row_factors[absorber.name] = absorber.per_row(carried, len(weights[absorber.name]))
-        statistics = tasks[group.index].stats
-        if statistics is not None:
-            tasks[group.index] = replace(tasks[group.index], stats=statistics.folded(carried))
+        for group in one.groups:
+            statistics = tasks[group.index].stats if group.index in tasks else None
+            if statistics is not None:
+                tasks[group.index] = replace(tasks[group.index], stats=statistics.folded(carried))
     folded = _now(device)
     rounded: dict[str, QuantizedWeight] = {}
     for group in groups:
-        rounded.update(method.round(tasks[group.index]))
+        if group.index in unseen:
+            rounded.update({n: quantize(weights[n], scheme) for n in group.linears})
+        else:
+            rounded.update(method.round(tasks[group.index]))
+    if unseen:
+        names = [group.label for group in groups if group.index in unseen]
+        report.notices.append(
+            f"{block.name}: no calibration token reached {', '.join(names)}: rounded to nearest "
+            "(more --samples would reach more experts)"
+        )
     report.fold_s += folded - started
     report.round_s += _now(device) - folded
     for group in groups:
@@ -165,8 +187,7 @@ def _quantize_block(
                 if not math.isfinite(loss):
                     raise ArithmeticError(f"{full}: the output error is {loss}")
                 report.relative_losses[full] = loss
-            linear = block.linear(name)
-            linear.weight.copy_(served.to(linear.weight.dtype))
+            block.weight(name).copy_(served)
 
 
 def _now(device: torch.device) -> float:
@@ -174,16 +195,6 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def quantized_linears(structure: Structure) -> dict[str, nn.Linear]:
-    """Every linear that is quantized, by its full name."""
-    return {
-        f"{block.name}.{name}": block.linear(name)
-        for block in structure.blocks
-        for group in block.groups
-        for name in group.linears
-    }
 
 
 def stored_bytes(
@@ -203,17 +214,17 @@ def stored_bytes(
         item_bytes: of a plain number in the checkpoint.
         index_bits: of group indices, see `QuantizationReport`.
     """
-    linears = {} if scheme is None else quantized_linears(structure)
-    skipped = {id(linear.weight) for linear in linears.values()}
-    plain = sum(p.numel() for p in model.parameters() if id(p) not in skipped) * item_bytes
+    everything = sum(p.numel() for p in model.parameters())
     if scheme is None:
-        return plain
-    bits = index_bits + sum(scheme.stored_bits(*linear.weight.shape) for linear in linears.values())
-    return plain + (bits + 7) // 8
+        return everything * item_bytes
+    shapes = [weight.shape for _, weight in structure.quantized()]
+    plain = everything - sum(shape.numel() for shape in shapes)
+    bits = index_bits + sum(scheme.stored_bits(*shape) for shape in shapes)
+    return plain * item_bytes + (bits + 7) // 8
 
 
 def bits_per_weight(structure: Structure, scheme: QuantScheme, *, index_bits: int = 0) -> float:
     """Effective bits of one quantized weight, with its share of scales, zero points and indices."""
-    shapes = [linear.weight.shape for linear in quantized_linears(structure).values()]
+    shapes = [weight.shape for _, weight in structure.quantized()]
     stored = index_bits + sum(scheme.stored_bits(*s) for s in shapes)
     return stored / sum(s.numel() for s in shapes)

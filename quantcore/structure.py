@@ -1,40 +1,53 @@
-"""The structure of a transformer block, read off the block itself.
+"""The structure of a model: its blocks, the weight matrices in them, who reads what, who absorbs.
 
-Nothing here knows a model's class. A block is run on random input in float64, and watched:
-
-- linears that read the same tensor form a group;
-- a norm that wrote that tensor can absorb the group's scales; so can a linear whose output rows,
-  when scaled, come out as scaled channels of that tensor (v_proj before o_proj through the
-  attention, with grouped-query repeats; up_proj before down_proj through a product; fc1 before
-  fc2 through a ReLU, but not through a GELU);
-- every fold found this way is tried out, and has to leave the block's output as it was.
+`quantcore.discovery` finds it; here is what it is, how a model is run block by block, and the fold.
 """
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from quantcore.errors import InputError
 from quantcore.scheme import QuantScheme
 
-PROVEN_FAMILIES = {
-    "llama": "Llama 1 to 3, and models of its shape (TinyLlama, SmolLM, Yi)",
-    "mistral": "Mistral",
-    "qwen2": "Qwen2 and Qwen2.5 (biases on q, k, v)",
-    "qwen3": "Qwen3 (norms on q and k)",
-    "opt": "OPT (LayerNorm with bias, ReLU, learned positions)",
-}
-"""Model types whose fold is proven by a test on a tiny random model of their own class. Others are
-quantized too if `discover` can read and verify them."""
+
+@dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """One weight matrix W [N, K] of a block, however its module keeps it."""
+
+    name: str
+    """Within the block: ``self_attn.q_proj``, ``mlp.experts.down_proj.3``."""
+    parameter: str
+    """The parameter that holds it."""
+    expert: int | None = None
+    """Which slice of a three-dimensional parameter; None: all of a two-dimensional one."""
+    transposed: bool = False
+    """Stored as [K, N], as GPT-2's Conv1D does."""
+
+    def of(self, module: nn.Module) -> Tensor:
+        """A view [N, K] of the parameter: what is copied into it is what the module computes."""
+        stored = module.get_parameter(self.parameter).detach()
+        if self.expert is not None:
+            stored = stored[self.expert]
+        return stored.t() if self.transposed else stored
+
+    def bias_of(self, module: nn.Module) -> Tensor | None:
+        """A view of the bias [N] that is added to its product, if there is one."""
+        owner, _, leaf = self.parameter.rpartition(".")
+        bias = getattr(
+            module.get_submodule(owner), "bias" if leaf == "weight" else f"{leaf}_bias", None
+        )
+        if not isinstance(bias, Tensor):
+            return None
+        return bias.detach() if self.expert is None else bias.detach()[self.expert]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +55,14 @@ class Absorber:
     """The operation before, which is divided by the scales that its readers are multiplied by."""
 
     name: str
-    """The module's name within the block."""
+    """The module's name within the block (a norm's), or the matrix's."""
     kind: Literal["norm", "linear"]
-    """A norm's weight (and bias), or the rows of a linear's weight (and bias)."""
+    """A norm's weight (and bias), or the rows of a matrix (and its bias)."""
     rows: Tensor
-    """int64 [K]: which entry (of the norm) or row (of the linear) writes channel k."""
+    """int64 [K]: which entry (of the norm) or row (of the matrix) writes channel k. Rows of a fused
+    projection that write none (q and k in a fused qkv) are not among them."""
+    offset: float = 0.0
+    """What a norm adds to its weight: 1 in Gemma, whose norms multiply by 1 + w."""
 
     def per_row(self, scales: Tensor, count: int) -> Tensor:
         """Scales [K] of the channels as factors [count] of the rows; rows not read keep 1."""
@@ -57,7 +73,7 @@ class Absorber:
 
 @dataclass(frozen=True, kw_only=True)
 class LinearGroup:
-    """Linears that share one input of K channels."""
+    """Matrices that share one input of K channels, and so its statistics."""
 
     index: int
     """Its number within the block."""
@@ -73,8 +89,26 @@ class LinearGroup:
 
     @property
     def label(self) -> str:
-        """Short name for people: ``q_proj+k_proj+v_proj``."""
-        return "+".join(name.rsplit(".", 1)[-1] for name in self.consumers)
+        """Short name for people: ``q_proj+k_proj+v_proj``, ``down_proj.3``."""
+
+        def short(name: str) -> str:
+            parts = name.split(".")
+            return ".".join(parts[-2:] if parts[-1].isdigit() else parts[-1:])
+
+        return "+".join(short(name) for name in self.consumers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """One absorber and all groups that must take the same scales: experts share their norm."""
+
+    absorber: Absorber
+    groups: tuple[LinearGroup, ...]
+
+    @property
+    def consumers(self) -> tuple[str, ...]:
+        """Every matrix that reads what the absorber writes, quantized or not."""
+        return tuple(name for group in self.groups for name in group.consumers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +118,26 @@ class Block:
     name: str
     """Its name within the model, such as ``model.layers.3``."""
     module: nn.Module
+    matrices: Mapping[str, Matrix]
+    """Every weight matrix that the block multiplies with, by its name."""
     groups: tuple[LinearGroup, ...]
 
-    def linear(self, name: str) -> nn.Linear:
-        """The linear of that name within the block."""
-        module = self.module.get_submodule(name)
-        if not isinstance(module, nn.Linear):
-            raise TypeError(f"{self.name}.{name} is a {type(module).__name__}, not a linear")
-        return module
+    def weight(self, name: str) -> Tensor:
+        """A view [N, K] of the matrix of that name."""
+        return self.matrices[name].of(self.module)
+
+    @property
+    def folds(self) -> tuple[Fold, ...]:
+        """The groups by who absorbs their scales."""
+        shared: dict[str, list[LinearGroup]] = {}
+        for group in self.groups:
+            if group.absorber is not None:
+                shared.setdefault(group.absorber.name, []).append(group)
+        return tuple(
+            Fold(absorber=groups[0].absorber, groups=tuple(groups))
+            for groups in shared.values()
+            if groups[0].absorber is not None
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +146,7 @@ class Structure:
 
     blocks: tuple[Block, ...]
     exempt: tuple[str, ...]
-    """Parameters of two or more dimensions that are not quantized, by their full names."""
+    """Matrices that are not quantized, by their full parameter names."""
     notices: tuple[str, ...]
     """What a user should know, such as groups that nothing can absorb."""
 
@@ -123,6 +169,92 @@ class Structure:
                 f"{', '.join(map(str, fitting))}, or 'channel'"
             )
 
+    def quantized(self) -> Iterator[tuple[str, Tensor]]:
+        """Every matrix that is quantized: its full name and a view [N, K]."""
+        for block in self.blocks:
+            for group in block.groups:
+                for name in group.linears:
+                    yield f"{block.name}.{name}", block.weight(name)
+
+
+class Watch(TorchFunctionMode):
+    """Sees every product of a tensor with one of a module's matrices, whoever computes it.
+
+    ``with Watch(block, seen): run(block)`` calls ``seen(matrix, x, y)`` for each y = x W^T, be it
+    of an nn.Linear, a Conv1D, a router's bare weight or one expert's slice of a three-dimensional
+    parameter. What ``seen`` returns, if not None, takes the place of y.
+    """
+
+    def __init__(
+        self, module: nn.Module, seen: Callable[[Matrix, Tensor, Tensor], Tensor | None]
+    ) -> None:
+        """Look up the addresses of the module's matrices."""
+        super().__init__()
+        self._seen = seen
+        self._at: dict[int, tuple[Tensor, str, int | None]] = {}
+        for name, parameter in module.named_parameters():
+            if parameter.dim() == 2:
+                self._at[parameter.data_ptr()] = (parameter, name, None)
+            elif parameter.dim() == 3:
+                for expert, one in enumerate(parameter.detach()):
+                    self._at[one.data_ptr()] = (one, name, expert)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the function, and tell if it was such a product."""
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        if func is nn.functional.linear:
+            operands = [*args, *(kwargs[key] for key in ("input", "weight") if key in kwargs)]
+        elif func in _PRODUCTS:
+            operands = [*args, *kwargs.values()][-2:]
+        else:
+            return output
+        x, weight = operands[:2]
+        if not isinstance(weight, Tensor) or weight.dim() != 2:
+            return output
+        stored, name, expert = self._at.get(weight.data_ptr(), (None, "", None))
+        if stored is None:
+            return output
+        straight = weight.shape == stored.shape and weight.stride() == stored.stride()
+        flipped = weight.shape == stored.t().shape and weight.stride() == stored.t().stride()
+        if not (straight or flipped):
+            return output  # a part of it: such a structure is unknown, and refused as such
+        matrix = Matrix(
+            name=name.removesuffix(".weight") if expert is None else f"{name}.{expert}",
+            parameter=name,
+            expert=expert,
+            transposed=straight != (func is nn.functional.linear),
+        )
+        replaced = self._seen(matrix, x, output)
+        return output if replaced is None else replaced
+
+
+_PRODUCTS = frozenset(
+    {torch.addmm, torch.mm, torch.matmul, Tensor.matmul, Tensor.__matmul__, Tensor.mm}
+)
+"""Functions whose last two arguments are x [..., K] and a matrix [K, N]."""
+
+
+@contextmanager
+def experts_one_by_one(model: nn.Module) -> Iterator[None]:
+    """Let mixture-of-experts layers run as a loop over their experts, each with its own tokens.
+
+    Transformers may compute all experts in one fused call, in which no single product is seen.
+    """
+    change: Any = getattr(model, "set_experts_implementation", None)
+    current: Any = getattr(model, "get_experts_implementation", None)
+    if change is None or current is None:
+        yield
+        return
+    before = current()
+    change("eager")
+    try:
+        yield
+    finally:
+        change(before)
+
 
 @dataclass
 class BlockCall:
@@ -141,16 +273,22 @@ class BlockCall:
 
 
 def block_list(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The model's blocks: its one list of ``num_hidden_layers`` modules.
+    """The text model's blocks: its one list of ``num_hidden_layers`` modules.
 
     Raises:
         InputError: there is no such list, or more than one.
     """
-    count = getattr(model.config, "num_hidden_layers", None)
+    config: Any = model.config
+    if hasattr(config, "get_text_config"):
+        config = config.get_text_config(decoder=True)
+    count = getattr(config, "num_hidden_layers", None)
     found = [
         (name, module)
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count
+        if isinstance(module, nn.ModuleList)
+        and len(module) == count
+        and "vision" not in name
+        and "audio" not in name
     ]
     if len(found) != 1:
         raise InputError(
@@ -187,318 +325,43 @@ def embed(model: nn.Module, input_ids: Tensor) -> Tensor:
 
 @torch.no_grad()
 def capture_calls(model: nn.Module, input_ids: Tensor) -> list[BlockCall]:
-    """How every block is called, besides the hidden states.
-
-    Calls are captured for one sequence and serve any batch: masks, positions and rotary tables
-    broadcast, for calibration sequences are not padded.
+    """How every block is called, besides the hidden states; only the first block really runs.
 
     Args:
         model: a causal language model.
-        input_ids: int64 [1, tokens].
+        input_ids: int64 [batch, tokens]; calls serve batches of this shape.
     """
     _, blocks = block_list(model)
-    calls = [BlockCall() for _ in blocks]
+    calls: list[BlockCall] = []
+    form: list[Any] = []
 
-    def record(index: int) -> Callable[..., None]:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            kwargs = dict(kwargs)
-            if not args:
-                kwargs.pop("hidden_states")
-            calls[index] = BlockCall(args[1:], kwargs)
-            if index == len(blocks) - 1:
-                raise _Captured
-
-        return hook
+    def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if args:
+            args = args[1:]
+        else:
+            kwargs = {key: value for key, value in kwargs.items() if key != "hidden_states"}
+        calls.append(BlockCall(args, kwargs))
+        if len(calls) == len(blocks):
+            raise _Captured
 
     with ExitStack() as stack:
-        for index, block in enumerate(blocks):
-            handle = block.register_forward_pre_hook(record(index), with_kwargs=True)
+        for block in blocks:
+            handle = block.register_forward_pre_hook(record, with_kwargs=True)
             stack.callback(handle.remove)
+        stack.callback(blocks[0].register_forward_hook(lambda m, a, out: form.append(out)).remove)
+        for block in blocks[1:]:
+            # What the first block gave will do for the others: it has the right shape and form.
+            stack.callback(block.__dict__.pop, "forward", None)
+            block.__dict__["forward"] = lambda *args, **kwargs: form[0]
         with suppress(_Captured):
             model(input_ids=input_ids, use_cache=False)
     return calls
 
 
-def discover(model: nn.Module, *, exclude: Sequence[str] = ()) -> Structure:
-    """Read every block's groups, who absorbs their scales, and what is left alone.
-
-    Args:
-        model: a causal language model of transformers, on any device.
-        exclude: patterns (``*.down_proj``, ``model.layers.0.*``) of linears to leave unquantized.
-
-    Raises:
-        InputError: a parameter of two or more dimensions that is neither quantized nor excluded, a
-            norm of an unknown form, or a pattern that matches nothing.
-    """
-    list_name, modules = block_list(model)
-    device = next(model.parameters()).device
-    tokens = torch.arange(48, device=device) % int(getattr(model.config, "vocab_size", 48))
-    calls = capture_calls(model, tokens[None])
-    known: dict[object, tuple[tuple[LinearGroup, ...], list[str]]] = {}
-    blocks: list[Block] = []
-    exempt: list[str] = []
-    notices: list[str] = []
-    unused = set(exclude)
-    for index, (module, call) in enumerate(zip(modules, calls, strict=True)):
-        name = f"{list_name}.{index}"
-        signature = (
-            type(module),
-            tuple((n, tuple(p.shape)) for n, p in module.named_parameters()),
-        )
-        if signature not in known:
-            known[signature] = _read_block(module, call)
-            notices += [f"{name} and blocks like it: {text}" for text in known[signature][1]]
-        groups = []
-        for group in known[signature][0]:
-            kept = []
-            for linear in group.linears:
-                full = f"{name}.{linear}"
-                hits = {p for p in exclude if fnmatchcase(full, p) or fnmatchcase(full, f"*{p}*")}
-                unused -= hits
-                if hits:
-                    exempt.append(f"{full}.weight")
-                else:
-                    kept.append(linear)
-            groups.append(
-                LinearGroup(
-                    index=group.index,
-                    linears=tuple(kept),
-                    consumers=group.consumers,
-                    in_features=group.in_features,
-                    absorber=group.absorber,
-                    reason=group.reason,
-                )
-            )
-        blocks.append(Block(name=name, module=module, groups=tuple(groups)))
-    if unused:
-        linears = sorted({f"{list_name}.*.{n}" for g in blocks[0].groups for n in g.linears})
-        raise InputError(
-            f"--exclude {', '.join(sorted(unused))}: matches no linear; this model has "
-            f"{', '.join(linears)}"
-        )
-    if not any(group.linears for block in blocks for group in block.groups):
-        raise InputError(
-            f"--exclude {', '.join(exclude)}: leaves no linear to quantize; exclude fewer"
-        )
-    inside = f"{list_name}."
-    exempt += [n for n, p in model.named_parameters() if p.dim() >= 2 and not n.startswith(inside)]
-    return Structure(blocks=tuple(blocks), exempt=tuple(exempt), notices=tuple(notices))
-
-
-def _read_block(module: nn.Module, call: BlockCall) -> tuple[tuple[LinearGroup, ...], list[str]]:
-    """Groups and notices of one block."""
-    linears = {f"{n}.weight" for n, m in module.named_modules() if isinstance(m, nn.Linear)}
-    _account_for_all(module, linears)
-    groups = _Probe(module, call).groups()
-    _account_for_all(module, {f"{name}.weight" for group in groups for name in group.consumers})
-    notices = [
-        f"{group.label}: AWQ cannot scale its input ({group.reason})"
-        for group in groups
-        if group.absorber is None
-    ]
-    return groups, notices
-
-
-def _account_for_all(module: nn.Module, weights: set[str]) -> None:
-    """Refuse a block with a matrix that is not among ``weights``."""
-    for name, parameter in module.named_parameters():
-        if parameter.dim() >= 2 and name not in weights:
-            owner = module.get_submodule(name.rpartition(".")[0])
-            raise InputError(
-                f"{type(module).__name__}: parameter {name} {list(parameter.shape)} of a "
-                f"{type(owner).__name__} is not the weight of a linear that ran, so it would "
-                "silently stay unquantized; this structure is unknown, quantcore.structure has "
-                "to learn it"
-            )
-
-
-class _Probe:
-    """A float64 copy of a block, on the CPU, with random hidden states to run it on."""
-
-    def __init__(self, module: nn.Module, call: BlockCall) -> None:
-        def to_double(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                value = value.cpu()
-                return value.double() if value.is_floating_point() else value
-            if isinstance(value, tuple | list):
-                return type(value)(to_double(v) for v in value)
-            return value
-
-        self.module = copy.deepcopy(module).cpu().double().eval()
-        self.call = BlockCall(
-            to_double(call.args), {key: to_double(value) for key, value in call.kwargs.items()}
-        )
-        self.random = torch.Generator().manual_seed(0)
-        # Random norms too: a norm of ones would make a wrong fold look right.
-        with torch.no_grad():
-            for parameter in self.module.parameters():
-                if parameter.dim() == 1:
-                    parameter.add_(0.2 * self._normal(*parameter.shape))
-        self.linears = {n: m for n, m in self.module.named_modules() if isinstance(m, nn.Linear)}
-        width = next(iter(self.linears.values())).in_features
-        self.hidden = self._normal(1, 48, width)
-
-    def _normal(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=self.random, dtype=torch.float64)
-
-    def _scales(self, count: int) -> Tensor:
-        """Distinct factors in [0.5, 2], in random order."""
-        ladder = torch.logspace(-1, 1, count, base=2.0, dtype=torch.float64)
-        return ladder[torch.randperm(count, generator=self.random)]
-
-    @torch.no_grad()
-    def _run(
-        self,
-        *,
-        scaled_output: tuple[nn.Module, Tensor] | None = None,
-        module: nn.Module | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """Output of the block, the input of every linear, the output of every leaf module."""
-        inputs: dict[str, Tensor] = {}
-        outputs: dict[str, Tensor] = {}
-        with ExitStack() as stack:
-            if scaled_output is not None:
-                target, factors = scaled_output
-                handle = target.register_forward_hook(lambda m, a, out: out * factors)
-                stack.callback(handle.remove)
-
-            def watch(name: str, child: nn.Module) -> None:
-                def after(m: nn.Module, args: tuple[Any, ...], out: Any) -> None:
-                    if isinstance(m, nn.Linear):
-                        inputs.setdefault(name, args[0])
-                    if isinstance(out, Tensor):
-                        outputs[name] = out
-
-                stack.callback(child.register_forward_hook(after).remove)
-
-            used = self.module if module is None else module
-            for name, child in used.named_modules():
-                if name and next(child.children(), None) is None:
-                    watch(name, child)
-            result = self.call.run(used, self.hidden)
-        return result, inputs, outputs
-
-    def groups(self) -> tuple[LinearGroup, ...]:
-        """Group the linears by the tensor that they read, and find and try every absorber."""
-        _, inputs, outputs = self._run()
-        by_tensor: dict[tuple[int, int], list[str]] = {}
-        for name, tensor in inputs.items():
-            by_tensor.setdefault((tensor.data_ptr(), tensor.numel()), []).append(name)
-        writers = {(t.data_ptr(), t.numel()): n for n, t in outputs.items()}
-        groups: list[LinearGroup] = []
-        for index, (tensor_key, names) in enumerate(by_tensor.items()):
-            width = self.linears[names[0]].in_features
-            absorber, reason = self._absorber(writers.get(tensor_key), names, width, inputs)
-            groups.append(
-                LinearGroup(
-                    index=index,
-                    linears=tuple(names),
-                    consumers=tuple(names),
-                    in_features=width,
-                    absorber=absorber,
-                    reason=reason,
-                )
-            )
-        return tuple(groups)
-
-    def _absorber(
-        self, writer: str | None, names: Sequence[str], width: int, inputs: Mapping[str, Tensor]
-    ) -> tuple[Absorber | None, str]:
-        """Who can take the scales of one group, or why nobody can."""
-        if (
-            writer is not None
-            and writer not in self.linears
-            and hasattr(self.module.get_submodule(writer), "weight")
-        ):
-            return self._norm_absorber(writer, names, width)
-        order = list(inputs)
-        earlier = [n for n in order[: order.index(names[0])] if n not in names]
-        for candidate in reversed(earlier):
-            rows = self._rows_through(candidate, names[0], inputs[names[0]])
-            if rows is None:
-                continue
-            absorber = Absorber(name=candidate, kind="linear", rows=rows)
-            if self._fold_preserves(absorber, names, width):
-                return absorber, ""
-            return None, f"something besides {'+'.join(names)} reads what {candidate} writes"
-        return None, "no operation before it lets scales through"
-
-    def _norm_absorber(
-        self, writer: str, names: Sequence[str], width: int
-    ) -> tuple[Absorber | None, str]:
-        norm = self.module.get_submodule(writer)
-        if norm.get_parameter("weight").shape != (width,):
-            return None, f"it is written by {writer}, a {type(norm).__name__}, not a norm"
-        absorber = Absorber(name=writer, kind="norm", rows=torch.arange(width))
-        if self._fold_preserves(absorber, names, width):
-            return absorber, ""
-        # Would scaling the norm's output do? Then only the form of its weight is unknown.
-        scales = self._scales(width)
-        consumers = copy.deepcopy(self.module)
-        with torch.no_grad():
-            for name in names:
-                consumers.get_submodule(name).get_parameter("weight").mul_(scales)
-        scaled = (consumers.get_submodule(writer), 1 / scales)
-        if _same(self._run()[0], self._run(scaled_output=scaled, module=consumers)[0]):
-            raise InputError(
-                f"{type(norm).__name__} ({writer}): its output is not proportional to its weight; "
-                "this form of norm is unknown, quantcore.structure has to learn it"
-            )
-        return None, f"something besides {'+'.join(names)} reads what {writer} writes"
-
-    def _rows_through(self, candidate: str, reader: str, before: Tensor) -> Tensor | None:
-        """Which output row of ``candidate`` scales which channel of ``reader``'s input, if so.
-
-        Every row is scaled by a factor of its own. If each channel then changes by one factor over
-        all tokens, the factor tells the row.
-        """
-        linear = self.linears[candidate]
-        factors = self._scales(linear.out_features)
-        after = self._run(scaled_output=(linear, factors))[1][reader]
-        before, after = before.reshape(-1, before.shape[-1]), after.reshape(-1, before.shape[-1])
-        alive = before.abs() > 1e-9 * before.abs().max()
-        ratio = torch.where(alive, after / before, torch.nan)
-        factor = ratio.nanmedian(0).values
-        silent = ~alive.any(0)  # a ReLU that never opened: nothing to see in these channels
-        if not _close(ratio, factor.expand_as(ratio), where=alive) or bool(silent.all()):
-            return None
-        ladder, rank = factors.sort()
-        nearest = torch.searchsorted(ladder, factor.nan_to_num(1.0))
-        choices = torch.stack([(nearest - 1).clamp(min=0), nearest.clamp(max=len(ladder) - 1)])
-        best = (ladder[choices] - factor).abs().argmin(0)
-        found = choices.gather(0, best[None])[0]
-        if not _close(ladder[found], factor, where=~silent):
-            return None
-        rows = rank[found]
-        if bool(silent.any()):
-            straight = torch.arange(len(rows))
-            if len(rows) != len(factors) or bool((rows != straight)[~silent].any()):
-                return None
-            rows = straight
-        return rows
-
-    def _fold_preserves(self, absorber: Absorber, names: Sequence[str], width: int) -> bool:
-        """Fold random scales into a copy of the block: its output must be what it was."""
-        folded = copy.deepcopy(self.module)
-        weights: dict[str, Tensor] = {}
-        scales = self._scales(int(absorber.rows.max()) + 1)[absorber.rows]
-        fold(folded, weights, absorber, names, scales)
-        return _same(self._run()[0], self._run(module=folded)[0])
-
-
-def _close(a: Tensor, b: Tensor, *, where: Tensor) -> bool:
-    return bool((((a - b).abs() <= 1e-6 * b.abs()) | ~where).all())
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Equal up to the float32 that norms compute in, whatever the dtype."""
-    return float((a - b).norm()) <= 1e-5 * float(a.norm())
-
-
 @torch.no_grad()
 def fold(
-    module: nn.Module,
-    weights: dict[str, Tensor],
+    block: Block,
+    weights: Mapping[str, Tensor],
     absorber: Absorber,
     consumers: Sequence[str],
     scales: Tensor,
@@ -509,42 +372,51 @@ def fold(
     are multiplied by what the stored norm really carries.
 
     Args:
-        module: the block, changed in place.
-        weights: float32 copies of the weights about to be quantized, by name; changed in place of
-            the module's own.
+        block: changed in place.
+        weights: float32 copies [N, K] of the matrices about to be quantized, by name; changed in
+            place, instead of the block's own.
         absorber: who takes the scales.
-        consumers: everyone who reads the tensor.
+        consumers: every matrix that reads what the absorber writes.
         scales: positive, [K]; equal for channels that the same row writes.
 
     Returns:
         the scales that were folded, float32 or better [K].
     """
-    target = module.get_submodule(absorber.name)
-    stored = target.get_parameter("weight")
-    bias: Tensor | None = getattr(target, "bias", None)
+    if absorber.kind == "norm":
+        scales = _fold_into_norm(block.module.get_submodule(absorber.name), absorber, scales)
+    else:
+        matrix = block.matrices[absorber.name]
+        target = weights.get(absorber.name, matrix.of(block.module))
+        wide = torch.promote_types(target.dtype, torch.float32)
+        scales = scales.to(target.device, wide)
+        per_row = absorber.per_row(scales, len(target))
+        target.copy_(target.to(wide) / per_row[:, None])
+        bias = matrix.bias_of(block.module)
+        if bias is not None:
+            bias.copy_(bias.to(wide) / per_row)
+    for name in consumers:
+        target = weights.get(name, block.weight(name))
+        wide = torch.promote_types(target.dtype, torch.float32)
+        target.copy_(target.to(wide) * scales.to(wide))
+    return scales
+
+
+def _fold_into_norm(norm: nn.Module, absorber: Absorber, scales: Tensor) -> Tensor:
+    """Divide ``offset + weight`` (and the bias), and say what the rounded weight carries, [K]."""
+    stored = norm.get_parameter("weight").detach()
     wide = torch.promote_types(stored.dtype, torch.float32)
     scales = scales.to(stored.device, wide)
-    if absorber.kind == "norm":
-        old = stored.to(wide)
-        new = (old / scales).to(stored.dtype)
-        carried = torch.where(new == 0, torch.ones_like(old), old / new.to(wide))
-        # Where the weight was zero only the bias speaks, and it takes the scale as it is.
-        scales = torch.where(old == 0, scales, carried)
-        stored.copy_(torch.where((new == 0) & (old != 0), stored.data, new))
-        if bias is not None:
-            bias.copy_((bias.to(wide) / scales).to(bias.dtype))
-    else:
-        per_row = absorber.per_row(scales, stored.shape[0])
-        if absorber.name in weights:
-            weights[absorber.name] /= per_row[:, None].to(weights[absorber.name].dtype)
-        else:
-            stored.copy_((stored.to(wide) / per_row[:, None]).to(stored.dtype))
-        if bias is not None:
-            bias.copy_((bias.to(wide) / per_row).to(bias.dtype))
-    for name in consumers:
-        if name in weights:
-            weights[name] *= scales.to(weights[name].dtype)
-        else:
-            weight = module.get_submodule(name).get_parameter("weight")
-            weight.copy_((weight.to(wide) * scales).to(weight.dtype))
+    rows, offset = absorber.rows.to(stored.device), absorber.offset
+    old = stored.to(wide) + offset
+    new = (old / absorber.per_row(scales, len(old)) - offset).to(stored.dtype)
+    carried = new.to(wide) + offset
+    # Where the multiplier was zero only the bias speaks, and it takes the scale as it is; where it
+    # would round to zero it stays as it was, and carries a scale of 1.
+    new = torch.where((carried == 0) & (old != 0), stored, new)
+    carried = old / (new.to(wide) + offset)
+    scales = torch.where(old[rows] == 0, scales, carried[rows])
+    stored.copy_(new)
+    bias = getattr(norm, "bias", None)
+    if isinstance(bias, Tensor):
+        bias.detach().copy_(bias.to(wide) / absorber.per_row(scales, len(old)))
     return scales

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,37 @@ from transformers.utils import logging as transformers_logging
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
-FAMILIES = ("llama", "llama-bias", "mistral", "qwen2", "qwen3", "opt")
+
+CLASSES = {
+    "llama": "Llama",
+    "llama-bias": "Llama",
+    "mistral": "Mistral",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "opt": "OPT",
+    "gemma": "Gemma",
+    "gemma2": "Gemma2",
+    "gemma3": "Gemma3",
+    "phi": "Phi",
+    "phi3": "Phi3",
+    "gpt-neox": "GPTNeoX",
+    "gpt2": "GPT2",
+    "mixtral": "Mixtral",
+    "qwen3-moe": "Qwen3Moe",
+    "qwen2-moe": "Qwen2Moe",
+    "bloom": "Bloom",
+    "cohere": "Cohere",
+    "falcon": "Falcon",
+    "gpt-bigcode": "GPTBigCode",
+    "gptj": "GPTJ",
+    "granite": "Granite",
+    "olmo2": "Olmo2",
+    "smollm3": "SmolLM3",
+    "starcoder2": "Starcoder2",
+}
+"""The families, and what their classes in Transformers begin with."""
+
+FAMILIES = tuple(CLASSES)
 
 
 def tiny_model(family: str, *, seed: int = 0, **changes: int) -> PreTrainedModel:
@@ -33,23 +64,37 @@ def tiny_model(family: str, *, seed: int = 0, **changes: int) -> PreTrainedModel
         **changes,
     }
     torch.manual_seed(seed)
+    extra: dict[str, Any] = {}
+    if family in ("opt", "gpt-neox", "gpt2", "bloom", "falcon", "gpt-bigcode", "gptj"):
+        del sizes["num_key_value_heads"]
     if family == "opt":
         sizes["ffn_dim"] = sizes.pop("intermediate_size")
         sizes["word_embed_proj_dim"] = sizes["hidden_size"]
-        del sizes["num_key_value_heads"]
-        model = hf.OPTForCausalLM(hf.OPTConfig(**sizes))
-    elif family == "llama":
-        model = hf.LlamaForCausalLM(hf.LlamaConfig(**sizes))
+    elif family in ("gpt2", "gpt-bigcode", "gptj"):
+        sizes["n_inner"] = sizes.pop("intermediate_size")
+        extra = {"rotary_dim": 8} if family == "gptj" else {}
+    elif family == "falcon":
+        sizes["ffn_hidden_size"] = sizes.pop("intermediate_size")
     elif family == "llama-bias":
-        model = hf.LlamaForCausalLM(hf.LlamaConfig(**sizes, attention_bias=True, mlp_bias=True))
-    elif family == "mistral":
-        model = hf.MistralForCausalLM(hf.MistralConfig(**sizes))
-    elif family == "qwen2":
-        model = hf.Qwen2ForCausalLM(hf.Qwen2Config(**sizes))
-    elif family == "qwen3":
-        model = hf.Qwen3ForCausalLM(hf.Qwen3Config(**sizes, head_dim=16))
-    else:
-        raise AssertionError(family)
+        extra = {"attention_bias": True, "mlp_bias": True}
+    elif family in ("qwen3", "gemma"):
+        extra = {"head_dim": 16}
+    elif family in ("gemma2", "gemma3"):
+        layers = ["sliding_attention", "full_attention"]
+        extra = {"head_dim": 16, "sliding_window": 24, "layer_types": layers}
+        extra["query_pre_attn_scalar"] = 16
+    elif family == "mixtral":
+        extra = {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16}
+    elif family in ("qwen3-moe", "qwen2-moe"):
+        extra = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+        extra |= {"head_dim": 16} if family == "qwen3-moe" else {}
+        extra |= {"shared_expert_intermediate_size": 48} if family == "qwen2-moe" else {}
+    name = CLASSES[family]
+    config = getattr(hf, f"{name}Config")
+    if family == "gemma3":
+        config = hf.Gemma3TextConfig
+    head = "LMHeadModel" if family == "gpt2" else "ForCausalLM"
+    model = getattr(hf, f"{name}{head}")(config(**sizes, **extra))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 1:

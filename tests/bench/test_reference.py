@@ -32,9 +32,10 @@ from bench.request import Request, build_calibration
 from bench.statistics import perplexity_ratio
 from quantcore.calibration import StatsStore, calibrate
 from quantcore.checkpoint import LoadedModel, load, sha256_of
+from quantcore.discovery import discover
 from quantcore.quantize import Snapshot, quantize_model
 from quantcore.scheme import QuantScheme
-from quantcore.structure import Structure, discover, fold
+from quantcore.structure import Structure, fold
 from suites import texts
 from suites.perplexity import cut_windows, window_nll
 
@@ -123,7 +124,7 @@ def plant(structure: Structure, *, seed: int) -> None:
             factors = torch.logspace(0, math.log10(200), count)
             factors = factors[torch.randperm(count, generator=generator)]
             scales = 1 / factors[group.absorber.rows]
-            fold(block.module, {}, group.absorber, group.consumers, scales)
+            fold(block, {}, group.absorber, group.consumers, scales)
 
 
 @pytest.mark.slow

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from quantcore import calibration as module
 from quantcore.calibration import BlockWalk, StatsStore, calibrate, stats_bytes
+from quantcore.discovery import discover
 from quantcore.statistics import InputStats, output_error, per_row_output_error
-from quantcore.structure import discover
 from tests.conftest import tiny_model
 
 TOKENS = torch.arange(5 * 24).view(5, 24) * 11 % 160
@@ -23,11 +25,24 @@ def statistics_of(model: PreTrainedModel, folder: Path | None = None) -> StatsSt
 
 
 def captured_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
-    """What every linear reads when the whole model simply runs, float64 [tokens, K]."""
+    """What every matrix reads when the whole model simply runs, float64 [tokens, K]."""
     inputs: dict[str, Tensor] = {}
     handles = []
     for name, linear in model.named_modules():
-        if isinstance(linear, nn.Linear):
+        if isinstance(getattr(linear, "gate_up_proj", None), nn.Parameter):
+
+            def route(
+                experts: Any, args: tuple[Tensor, ...], kwargs: Any, *, name: str = name
+            ) -> None:
+                x, chosen = args[0].double(), args[1]
+                for expert in range(len(experts.gate_up_proj)):
+                    mine = x[(chosen == expert).any(-1)]
+                    gate, up = (mine @ experts.gate_up_proj[expert].double().t()).chunk(2, dim=-1)
+                    inputs[f"{name}.gate_up_proj.{expert}"] = mine
+                    inputs[f"{name}.down_proj.{expert}"] = experts.act_fn(gate) * up
+
+            handles.append(linear.register_forward_pre_hook(route, with_kwargs=True))
+        elif isinstance(linear, nn.Linear | Conv1D):
 
             def keep(_: nn.Module, args: tuple[Tensor, ...], *, name: str = name) -> None:
                 inputs[name] = args[0].detach().reshape(-1, args[0].shape[-1]).double()
@@ -45,9 +60,12 @@ def statistics_equal_the_plain_run(model: PreTrainedModel) -> None:
     store, inputs, structure = statistics_of(model), captured_inputs(model), discover(model)
     for index, block in enumerate(structure.blocks):
         for group in block.groups:
-            stats = store[index][group.index]
             for linear in group.linears:
                 x = inputs[f"{block.name}.{linear}"]
+                if not len(x):  # an expert that no router chose
+                    assert group.index not in store[index]
+                    continue
+                stats = store[index][group.index]
                 assert stats.tokens == len(x)
                 assert torch.allclose(stats.mean_abs.double(), x.abs().mean(0), rtol=1e-4)
                 error = torch.randn(7, group.in_features, dtype=torch.float64)

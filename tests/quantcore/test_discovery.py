@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from quantcore import structure as module
+from quantcore import discovery as module
+from quantcore.discovery import PROVEN_FAMILIES, discover
 from quantcore.errors import InputError
 from quantcore.scheme import QuantScheme
-from quantcore.structure import Absorber, Structure, discover, fold
+from quantcore.structure import Absorber, Block, Structure, block_list, fold
 from quantcore.structure import fold as right_fold
-from tests.conftest import tiny_model
+from tests.conftest import FAMILIES, tiny_model
 
 TOKENS = torch.arange(60).view(2, 30) * 7 % 160
 
@@ -23,11 +24,9 @@ def fold_everything(model: nn.Module, structure: Structure, *, seed: int = 0) ->
     """Random scales in [1/4, 4] into every absorber of every block."""
     generator = torch.Generator().manual_seed(seed)
     for block in structure.blocks:
-        for group in block.groups:
-            if group.absorber is not None:
-                free = 4 ** (torch.rand(4096, generator=generator) * 2 - 1)
-                scales = free[group.absorber.rows]
-                fold(block.module, {}, group.absorber, group.consumers, scales)
+        for one in block.folds:
+            free = 4 ** (torch.rand(4096, generator=generator) * 2 - 1)
+            fold(block, {}, one.absorber, one.consumers, free[one.absorber.rows])
 
 
 def folding_preserves_the_function(model: PreTrainedModel, tolerance: float) -> None:
@@ -53,18 +52,14 @@ def test_folding_preserves_the_function_in_bfloat16(family_model: PreTrainedMode
     folding_preserves_the_function(model, 0.05)
 
 
-def _wrong_rows(rows: Tensor) -> Tensor:
-    return rows.flip(0)
-
-
 def _forgets_the_bias(
-    block: nn.Module,
+    block: Block,
     weights: dict[str, Tensor],
     absorber: Absorber,
     readers: object,
     scales: Tensor,
 ) -> Tensor:
-    target = block.get_submodule(absorber.name)
+    target = block.module.get_submodule(absorber.name)
     bias = getattr(target, "bias", None)
     kept = None if bias is None else bias.detach().clone()
     folded = right_fold(block, weights, absorber, readers, scales)  # type: ignore[arg-type]
@@ -75,7 +70,7 @@ def _forgets_the_bias(
 
 
 def _forgets_a_reader(
-    block: nn.Module,
+    block: Block,
     weights: dict[str, Tensor],
     absorber: Absorber,
     readers: object,
@@ -98,7 +93,12 @@ def test_the_oracle_catches_a_wrong_fold(planted: object, monkeypatch: pytest.Mo
 def discover_again(model: nn.Module, found: Structure) -> Structure:
     """The same groups over another copy of the model."""
     blocks = tuple(
-        module.Block(name=b.name, module=model.get_submodule(b.name), groups=b.groups)
+        Block(
+            name=b.name,
+            module=model.get_submodule(b.name),
+            matrices=b.matrices,
+            groups=b.groups,
+        )
         for b in found.blocks
     )
     return Structure(blocks=blocks, exempt=found.exempt, notices=found.notices)
@@ -108,8 +108,9 @@ def test_discovery_itself_refuses_a_fold_that_changes_the_function(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "fold", _forgets_a_reader)
-    with pytest.raises(InputError, match="input_layernorm"):
-        discover(tiny_model("llama"))
+    found = discover(tiny_model("llama"))
+    assert found.blocks[0].groups[0].absorber is None
+    assert "reads what input_layernorm writes" in found.notices[0]
 
 
 def test_llama_groups() -> None:
@@ -179,17 +180,29 @@ def test_a_norm_that_also_feeds_the_residual_takes_no_scales() -> None:
 
 
 def test_every_matrix_is_quantized_or_exempt(family_model: PreTrainedModel) -> None:
-    found = discover(family_model, exclude=["*.0.*v_proj"])
-    quantized = {
-        f"{block.name}.{name}.weight"
+    found = discover(family_model, exclude=[])
+    quantized = [
+        f"{block.name}.{block.matrices[name].parameter}"
         for block in found.blocks
         for group in block.groups
         for name in group.linears
-    }
-    matrices = {name for name, p in family_model.named_parameters() if p.dim() >= 2}
-    assert quantized | set(found.exempt) == matrices
-    assert not quantized & set(found.exempt)
-    assert sum(name.endswith("v_proj.weight") for name in found.exempt) == 1
+    ]
+    matrices = {name: p for name, p in family_model.named_parameters() if p.dim() >= 2}
+    assert set(quantized) | set(found.exempt) == set(matrices)
+    assert not set(quantized) & set(found.exempt)
+    for name, parameter in matrices.items():
+        if name in quantized:  # once, or once for each expert
+            assert quantized.count(name) == (len(parameter) if parameter.dim() == 3 else 1), name
+    assert sum(weight.numel() for _, weight in found.quantized()) == sum(
+        matrices[name].numel() for name in set(quantized)
+    )
+
+
+def test_a_pattern_exempts_one_matrix_or_one_expert() -> None:
+    found = discover(tiny_model("mixtral"), exclude=["*.0.*v_proj", "*.1.*gate_up_proj.2"])
+    assert "model.layers.0.self_attn.v_proj.weight" in found.exempt
+    assert "model.layers.1.mlp.experts.gate_up_proj[2]" in found.exempt
+    assert sum("v_proj" in name or "experts" in name for name in found.exempt) == 2
 
 
 def test_an_excluded_linear_still_reads_the_scaled_input() -> None:
@@ -199,14 +212,19 @@ def test_an_excluded_linear_still_reads_the_scaled_input() -> None:
 
 
 def test_an_unknown_norm_is_an_error_that_says_what_to_add() -> None:
-    import transformers as hf
+    class SquaredNorm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.rand(64) + 0.5)
 
-    config = hf.GemmaConfig(
-        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, vocab_size=160,
-    )  # fmt: skip
-    with pytest.raises(InputError, match=r"input_layernorm.*not proportional.*has to learn it"):
-        discover(hf.GemmaForCausalLM(config).eval())
+        def forward(self, x: Tensor) -> Tensor:
+            return x * x.square().mean(-1, keepdim=True).rsqrt() * self.weight.square()
+
+    model = tiny_model("llama")
+    for block in model.model.layers:
+        block.input_layernorm = SquaredNorm()
+    with pytest.raises(InputError, match=r"SquaredNorm \(input_layernorm\).*has to learn it"):
+        discover(model)
 
 
 def test_an_unaccounted_matrix_is_an_error() -> None:
@@ -230,11 +248,114 @@ def test_group_sizes_that_fit_are_named() -> None:
 
 
 def test_norms_are_folded_by_what_their_dtype_really_carries() -> None:
-    block = tiny_model("llama").to(torch.bfloat16).model.layers[0]
-    group = discover(tiny_model("llama")).blocks[0].groups[0]
+    block = discover(tiny_model("llama").to(torch.bfloat16)).blocks[0]
+    norm, group = block.module.get_submodule("input_layernorm"), block.groups[0]
     assert group.absorber is not None
-    before = block.input_layernorm.weight.float().clone()
+    before = norm.weight.float().clone()
     asked = torch.full((64,), 1.001)
     carried = fold(block, {}, group.absorber, group.consumers, asked)
-    assert torch.allclose(block.input_layernorm.weight.float() * carried, before, rtol=1e-6)
+    assert torch.allclose(norm.weight.float() * carried, before, rtol=1e-6)
     assert not torch.allclose(carried, asked, rtol=1e-4)
+
+
+def test_norms_that_add_one_to_their_weight() -> None:
+    """Gemma: (1 + w) / s, and what bfloat16 really stores is carried by the readers."""
+    block = discover(tiny_model("gemma").to(torch.bfloat16)).blocks[0]
+    norm, group = block.module.get_submodule("input_layernorm"), block.groups[0]
+    assert group.absorber is not None
+    assert group.absorber.offset == 1
+    before = 1 + norm.weight.float()
+    carried = fold(block, {}, group.absorber, group.consumers, torch.full((64,), 3.0))
+    assert torch.allclose((1 + norm.weight.float()) * carried, before, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("family", "reader", "writer", "rows"),
+    [
+        ("phi3", "o_proj", "self_attn.qkv_proj", [*range(96, 128)]),
+        ("phi3", "down_proj", "mlp.gate_up_proj", [*range(96, 192)]),
+        ("gpt2", "c_proj", "attn.c_attn", [*range(128, 192)]),
+        # every head keeps its q, k and v together, 16 rows each
+        (
+            "gpt-neox",
+            "dense",
+            "attention.query_key_value",
+            [48 * head + 32 + i for head in range(4) for i in range(16)],
+        ),
+        ("mixtral", "down_proj.3", "mlp.experts.gate_up_proj.3", [*range(96, 192)]),
+    ],
+)
+def test_only_some_rows_of_a_fused_projection_pass(
+    family: str, reader: str, writer: str, rows: list[int]
+) -> None:
+    groups = discover(tiny_model(family)).blocks[1].groups
+    absorber = next(group.absorber for group in groups if group.label == reader)
+    assert absorber is not None
+    assert absorber.name == writer
+    assert absorber.rows.unique().tolist() == rows
+
+
+def test_parallel_attention_shares_one_norm() -> None:
+    group = discover(tiny_model("phi")).blocks[0].groups[0]
+    assert group.label == "q_proj+k_proj+v_proj+fc1"
+    assert group.absorber is not None
+
+
+@pytest.mark.parametrize(("family", "count"), [("mixtral", 4), ("qwen3-moe", 8)])
+def test_experts_and_their_router_share_one_norm(family: str, count: int) -> None:
+    found = discover(tiny_model(family))
+    block = found.blocks[0]
+    shared = next(f for f in block.folds if f.absorber.name == "post_attention_layernorm")
+    assert shared.consumers == (
+        "mlp.gate",
+        *(f"mlp.experts.gate_up_proj.{expert}" for expert in range(count)),
+    )
+    assert f"{block.name}.mlp.gate.weight" in found.exempt
+    assert not any("mlp.gate" in group.linears for group in block.groups)
+    inputs = [group.linears for group in block.groups if "experts" in str(group.linears)]
+    assert len(inputs) == 2 * count  # statistics of its own for each
+
+
+def test_experts_that_the_probe_never_met_are_found_too() -> None:
+    model = tiny_model("mixtral")
+    with torch.no_grad():
+        for block in model.model.layers:
+            block.mlp.gate.weight[2] = 0
+            block.mlp.gate.weight[2, 0] = -1e4
+            block.post_attention_layernorm.weight[0] = 3
+    names = {name for group in discover(model).blocks[0].groups for name in group.linears}
+    assert {f"mlp.experts.down_proj.{expert}" for expert in range(4)} <= names
+    folding_preserves_the_function(model, 1e-5)
+
+
+def test_a_mixture_runs_as_it_did_before_it_was_read() -> None:
+    model = tiny_model("qwen3-moe")
+    before = model.get_experts_implementation()
+    discover(model)
+    assert model.get_experts_implementation() == before
+
+
+def test_the_text_part_of_a_model_that_also_sees() -> None:
+    import transformers as hf
+
+    text = tiny_model("gemma3").config.to_dict()
+    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
+    vision |= {"num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    config = hf.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    model = hf.Gemma3ForConditionalGeneration(config).eval()
+    found = discover(model)
+    assert len(found.blocks) == 2
+    assert all("language_model" in block.name for block in found.blocks)
+    assert any("vision_tower" in name for name in found.exempt)
+
+
+def test_every_family_that_is_listed_is_proven_and_the_other_way_round() -> None:
+    proven = {tiny_model(family).config.model_type for family in FAMILIES}
+    assert set(PROVEN_FAMILIES) == proven
+
+
+def test_a_list_of_blocks_is_required() -> None:
+    model = tiny_model("llama")
+    model.config.num_hidden_layers = 5
+    with pytest.raises(InputError, match="one list of 5 blocks"):
+        block_list(model)
