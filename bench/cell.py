@@ -54,8 +54,7 @@ class Calibrator:
         self._say = say
         self._store = StatsStore(cache)
         self._error: Exception | None = None
-        budget = 65536 if loaded.device.type == "cuda" else 4096
-        self._batch_size = max(1, budget // self._tokens.shape[1])
+        self._batch_size = calibration_batch(loaded, calibration)
 
     def quantize(self, label: str, method: Method, scheme: QuantScheme) -> QuantizationReport:
         """Quantize the model in place, with the statistics that the method wants."""
@@ -105,6 +104,12 @@ class Calibrator:
                 raise
             self.seconds = time.perf_counter() - started
         return self._store
+
+
+def calibration_batch(loaded: LoadedModel, calibration: Calibration) -> int:
+    """Sequences per forward pass: enough tokens to keep the device busy."""
+    budget = 65536 if loaded.device.type == "cuda" else 4096
+    return max(1, budget // calibration.tokens.shape[1])
 
 
 def quantize_with_progress(

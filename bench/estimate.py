@@ -29,6 +29,8 @@ class Rates:
     """Weights rounded and decoded."""
     steps_per_s: float
     """Columns of a GPTQ loop that is bound by calls, not arithmetic."""
+    experts_per_token: int = 1
+    """To how many experts of a mixture a router sends each token."""
 
 
 def _per_second(work: Callable[[], object], amount: float, device: torch.device) -> float:
@@ -69,12 +71,21 @@ def measure_rates(loaded: LoadedModel, sample: Tensor) -> Rates:
         flop_per_s=_per_second(lambda: square @ square, 2 * 1024**3, device),
         rounded_per_s=_per_second(lambda: round_to_nearest(square, scheme), square.numel(), device),
         steps_per_s=_per_second(column, 1, device),
+        experts_per_token=getattr(loaded.model.config, "num_experts_per_tok", None) or 1,
     )
 
 
 def calibration_s(structure: Structure, tokens: int, rates: Rates) -> float:
     """One pass: the blocks, and a Gram matrix per input."""
-    grams = sum(2 * tokens * g.in_features**2 for b in structure.blocks for g in b.groups)
+    grams = 0.0
+    for block in structure.blocks:
+        for group in block.groups:
+            matrix = block.matrices[group.consumers[0]]
+            share = 1.0
+            if matrix.expert is not None:  # a router sends each token to a few experts
+                count = block.module.get_parameter(matrix.parameter).shape[0]
+                share = min(1.0, rates.experts_per_token / count)
+            grams += 1.1 * share * tokens * group.in_features**2 if group.linears else 0.0
     return tokens / rates.forward_tokens_per_s + grams / rates.flop_per_s
 
 
@@ -87,7 +98,7 @@ def quantization_s(
         for group in block.groups:
             k = group.in_features
             n = sum(len(block.weight(name)) for name in group.linears)
-            losses = 2 * n * k * k / rates.flop_per_s
+            losses = 1.1 * n * k * k / rates.flop_per_s
             if method.name.startswith("awq"):
                 seconds += 42 * (losses + n * k / rates.rounded_per_s)
                 seconds += 11 * n * k / rates.rounded_per_s if method.name != "awq" else 0

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
 from bench import environment, registry
-from bench.cell import Calibrator, quantize_with_progress, stats_folder
+from bench.cell import calibration_batch, quantize_with_progress
 from bench.progress import Reporter, quiet
 from bench.request import Request, build_calibration, open_model
+from quantcore.calibration import BlockWalk
 from quantcore.checkpoint import WholeFolder, save_hf
 from quantcore.discovery import discover
 from quantcore.errors import InputError, nearest
@@ -52,13 +52,10 @@ def quantize(
         report = quantize_with_progress(say, label, structure, chosen, parsed)
     else:
         calibration = build_calibration(request, loaded, None, say)
-        beside = out.parent / f".{out.name}.calibration-cache"
-        cache = stats_folder(beside, structure, loaded)
-        calibrator = Calibrator(loaded, structure, calibration, cache=cache, say=say)
-        try:
-            report = calibrator.quantize(label, chosen, parsed)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+        # One cell needs no statistics kept: each block is quantized as soon as it is calibrated.
+        batch_size = calibration_batch(loaded, calibration)
+        walk = BlockWalk(loaded.model, structure, calibration.tokens, batch_size=batch_size)
+        report = quantize_with_progress(say, label, structure, chosen, parsed, walk=walk)
     manifest = {
         "source": {"weights_sha256": loaded.weights_sha256, "name": loaded.folder.name},
         "method": chosen.name,

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from quantcore.statistics import InputStats
+from quantcore.statistics import InputStats, add_products, mirror
 from quantcore.structure import Matrix, Structure, Watch, capture_calls, embed, experts_one_by_one
 
 BlockStats = Mapping[int, InputStats]
@@ -32,13 +32,15 @@ class _Accumulator:
 
     def add(self, x: Tensor) -> None:
         x = x.detach().reshape(-1, x.shape[-1]).float()
-        self.gram.addmm_(x.t(), x)
+        add_products(self.gram, x)
         self.sum_abs += x.abs().sum(0, dtype=torch.float32)
         self.tokens += x.shape[0]
 
     def result(self) -> InputStats:
         return InputStats(
-            gram=self.gram, mean_abs=(self.sum_abs / self.tokens).float(), tokens=self.tokens
+            gram=mirror(self.gram),
+            mean_abs=(self.sum_abs / self.tokens).float(),
+            tokens=self.tokens,
         )
 
 

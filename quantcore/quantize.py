@@ -74,8 +74,9 @@ def quantize_model(
         structure: the model's blocks and groups.
         method: how to round.
         scheme: what to round to.
-        stats: the shared statistics; needed unless the method's calibration is ``none``.
-        walk: the calibration sequences, for a method that follows the quantized prefix.
+        stats: the shared statistics of the original model.
+        walk: the calibration sequences: for a method that follows the quantized prefix, and for
+            any other that is given no ``stats``; then one block's statistics are alive at a time.
         done: told the number of every finished block.
 
     Raises:
@@ -85,18 +86,20 @@ def quantize_model(
     structure.check_scheme(scheme)
     report = QuantizationReport()
     for index, block in enumerate(structure.blocks):
-        if method.calibration == "sequential":
-            if walk is None:
+        sequential = method.calibration == "sequential"
+        if walk is None or not (sequential or stats is None):
+            if sequential:
                 raise RuntimeError(f"{method.name} follows the quantized prefix and needs a walk")
+            _quantize_block(block, method, scheme, {} if stats is None else stats[index], report)
+        else:
             started = time.perf_counter()
-            block_stats = walk.observe(index, advance=False)
+            block_stats = walk.observe(index, advance=not sequential)
             observed = time.perf_counter()
             _quantize_block(block, method, scheme, block_stats, report)
             rounded = time.perf_counter()
-            walk.advance(index)
+            if sequential:
+                walk.advance(index)
             report.calibrate_s += observed - started + time.perf_counter() - rounded
-        else:
-            _quantize_block(block, method, scheme, {} if stats is None else stats[index], report)
         done(index)
     return report
 

@@ -36,9 +36,38 @@ class InputStats:
 
 def output_error(error: Tensor, gram: Tensor) -> Tensor:
     """``||X E^T||_F^2 = tr(E H E^T)`` for weight errors E [N, K] and H [K, K]; a scalar."""
-    return torch.sum((error @ gram) * error)
+    return per_row_output_error(error, gram).sum()
 
 
 def per_row_output_error(error: Tensor, gram: Tensor) -> Tensor:
-    """The share of every output channel in `output_error`, [N]."""
-    return torch.sum((error @ gram) * error, dim=1)
+    """The share of every output channel in `output_error`, [N].
+
+    H is symmetric, so what lies below its diagonal blocks is what lies above: N K^2 (1 + 1/8)
+    operations where the whole product would take 2 N K^2.
+    """
+    total = error.new_zeros(error.shape[0])
+    for start, stop in _column_blocks(gram.shape[0]):
+        own = error[:, start:stop]
+        product = own @ gram[start:stop, start:stop]
+        if start:
+            product.addmm_(error[:, :start], gram[:start, start:stop], alpha=2)
+        total += (product * own).sum(1)
+    return total
+
+
+def add_products(gram: Tensor, x: Tensor) -> None:
+    """Add X^T X to the upper block triangle of ``gram`` [K, K], in place; X is [tokens, K]."""
+    for start, stop in _column_blocks(gram.shape[0]):
+        gram[:stop, start:stop].addmm_(x[:, :stop].t(), x[:, start:stop])
+
+
+def mirror(gram: Tensor) -> Tensor:
+    """The whole symmetric matrix from its upper triangle, [K, K]."""
+    upper = gram.triu()
+    return upper + upper.triu(1).t()
+
+
+def _column_blocks(columns: int) -> list[tuple[int, int]]:
+    """Eight blocks of columns, or fewer where they would be too narrow to multiply fast."""
+    width = max(256, -(-columns // 8))
+    return [(start, min(start + width, columns)) for start in range(0, columns, width)]

@@ -287,3 +287,18 @@ def test_only_the_rows_of_v_are_clipped_in_a_fused_projection(family: str) -> No
     v[reader.absorber.rows] = True
     assert not bool(changed[~v].any())
     assert float(changed[v].float().mean()) > 0.9
+
+
+@pytest.mark.parametrize("method", [RTN(), GPTQ(), AWQ(clip=True)], ids=lambda m: m.name)
+def test_block_by_block_equals_statistics_kept_for_all(method: Method) -> None:
+    """`quantize` keeps one block's statistics at a time; `compare` keeps them all."""
+    model = tiny_model("mixtral")
+    kept, logits = run(model, method, "int4-g16")
+    structure = discover(model)
+    tokens = torch.arange(8 * 32).view(8, 32) * 13 % 160
+    walk = BlockWalk(model, structure, tokens, batch_size=4)
+    streamed = quantize_model(structure, method, QuantScheme.parse("int4-g16"), walk=walk)
+    assert streamed.relative_losses == kept.relative_losses
+    assert streamed.calibrate_s > 0
+    with torch.no_grad():
+        assert torch.equal(model(tokens).logits, logits)
