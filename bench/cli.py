@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import textwrap
 import tomllib
 import traceback
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rich.console import Console
 from rich.markup import escape
@@ -24,112 +26,360 @@ if TYPE_CHECKING:
 
 DONE, BAD_INPUT, CELL_FAILED, INTERNAL_ERROR, INTERRUPTED = 0, 2, 4, 70, 130
 
-_EPILOG = """\
-exit codes: 0 done; 2 bad usage or input; 4 a cell failed (the others are kept);
-70 internal error; 130 interrupted (the same command goes on where it stopped)
+_WIDTH = 78
+
+_EXIT_CODES = {
+    DONE: "done",
+    BAD_INPUT: "bad usage or input; the error names the value, the rule and the fix",
+    CELL_FAILED: "a cell failed; the others are kept, and so is why it failed",
+    INTERNAL_ERROR: "internal error; please report it",
+    INTERRUPTED: "interrupted; finished cells are kept, and the same command goes on",
+}
+
+_START = """\
+start here:
+  # what this machine has, and what it lacks
+  awq-bench doctor
+
+  # the shipped model on the shipped text: about 3 minutes on two cores
+  awq-bench compare --text embedded
+
+  # your own model: a local folder, or a name on the hub
+  awq-bench compare ./my-model --text traffic.txt
+
+environment:
+  AWQ_BENCH_DATA    default of --data-dir
+  HF_HUB_OFFLINE=1  ask no hub: only local folders and what its cache holds
 """
+
+_COMPARE = """\
+examples:
+  # the shipped model on the shipped text: about 3 minutes on two cores
+  awq-bench compare --text embedded
+
+  # your model on your traffic, calibrated on your prompts
+  awq-bench compare ./my-model --text traffic.txt --calibration prompts.jsonl
+
+  # one question, quickly: does clipping help at 3 bits?
+  awq-bench compare ./my-model --methods awq,awq+clip --schemes int3-g128 \\
+      --text traffic.txt --windows 16 --calibration self
+
+  # a model of the hub, on the text that the papers use
+  awq-bench compare Qwen/Qwen3-0.6B --text wikitext2 --calibration c4
+
+what comes out, in the folder of --out:
+  report.md                     the table, the chart, protocol and provenance
+  table.md, table.csv, .json    the table, for people and for programs
+  perplexity_SCHEME.png, .svg   the chart
+  records/METHOD_SCHEME.json    each cell, with the likelihood of every window
+  comparison.json               what was asked for
+
+An interrupted comparison goes on with --out and without.
+"""
+
+_QUANTIZE = """\
+examples:
+  # AWQ with clipping, calibrated on your prompts
+  awq-bench quantize ./my-model --method awq+clip --scheme int4-g128 \\
+      --calibration prompts.jsonl --out ./my-model-int4
+
+  # GPTQ with a scale per output channel; down_proj stays as it is
+  awq-bench quantize ./my-model --method gptq --scheme int8-channel-sym \\
+      --calibration self --exclude '*.down_proj' --out ./my-model-int8
+
+  # its perplexity, on the text of your choice
+  awq-bench evaluate ./my-model-int4 --text traffic.txt
+
+what comes out, in the folder of --out:
+  an ordinary Transformers folder that any tool can load. Its weights are
+  those that a packed checkpoint decodes to (in float32 to the last bit), and
+  awq_bench.json beside them says how they were made.
+
+The folder is written whole or not at all: interrupted (exit code 130), the
+command leaves nothing.
+"""
+
+_EVALUATE = """\
+examples:
+  # perplexity of a model on your text
+  awq-bench evaluate ./my-model --text traffic.txt
+
+  # in windows of 64 tokens, 16 of them spread evenly over the text
+  awq-bench evaluate ./my-model --text traffic.txt --seqlen 64 --windows 16
+
+what comes out, in the folder of --out:
+  report.md, table.md, table.csv, table.json, comparison.json, and
+  records/unquantized.json with the likelihood of every window
+
+To see what quantizing costs use `awq-bench compare`: it pairs windows with the
+unquantized model's, which makes intervals many times narrower.
+"""
+
+_LIST = """\
+examples:
+  awq-bench list
+
+what comes out: printed, by kind, each name with a line. They are the values
+of --methods, --schemes, --suites, --text, --calibration, --checkpoint-format.
+"""
+
+_DOCTOR = """\
+examples:
+  awq-bench doctor
+
+  # are the texts where a comparison would look for them?
+  awq-bench doctor --data-dir ~/texts
+
+what comes out: printed, a line for each thing, and what lacks without it.
+It changes nothing.
+"""
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """At most 80 columns on any terminal: longer lines are hard to read."""
+
+    def __init__(self, prog: str) -> None:
+        width = min(_WIDTH, shutil.get_terminal_size().columns - 2)
+        super().__init__(prog, max_help_position=26, width=width)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        """Names with hyphens stay whole, so that they can be searched for and copied."""
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="awq-bench",
-        description="Which 4-bit quantization, at what loss? AWQ, GPTQ and RTN on your model.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="awq-bench COMMAND [options]",
+        description=_filled(
+            "Which 4-bit quantization, at what loss? awq-bench quantizes a language model with "
+            "AWQ, GPTQ and RTN, measures what each loses against the unquantized model on the "
+            "same text, and keeps a record behind every number."
+        ),
+        epilog=_START + _exit_codes(),
+        formatter_class=_Help,
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    compare = _command(
+    commands = parser.add_subparsers(
+        title="commands (each has --help)",
+        prog="awq-bench",
+        dest="command",
+        metavar="COMMAND",
+        required=True,
+    )
+    _add_compare(commands)
+    _add_quantize(commands)
+    _add_evaluate(commands)
+    _command(
         commands,
-        "compare",
-        "every method x scheme on one model: the table, the chart, a record of each cell",
-        "example: awq-bench compare Qwen/Qwen3-0.6B --schemes int4-g128,int3-g128 --text wikitext2",
+        "list",
+        usage="awq-bench list",
+        about="everything that can be asked for by name",
+        description="List the methods, schemes, suites, texts, model families and checkpoint "
+        "formats of this version, each with a line on what it is.",
+        epilog=_LIST + _exit_codes(DONE, BAD_INPUT, INTERNAL_ERROR),
     )
-    _model(compare, default="reference")
-    compare.add_argument(
-        "--methods", type=_names, metavar="M,M", help="default rtn,gptq,awq,awq+clip"
-    )
-    compare.add_argument(
-        "--schemes",
-        type=_names,
-        metavar="S,S",
-        help="int<bits>-(g<size>|channel)[-sym]; default int4-g128,int4-g32,int3-g128",
-    )
-    _calibration(compare)
-    _evaluation(compare)
-    _machine(compare)
-    compare.add_argument("--out", type=Path, help="default: a new folder under awq-bench-runs/")
-
-    quantize = _command(
+    doctor = _command(
         commands,
-        "quantize",
-        "write one quantized model as a folder that other tools load",
-        "example: awq-bench quantize ./model --method awq+clip --scheme int4-g128 --out ./int4",
-    )
-    _model(quantize)
-    quantize.add_argument("--method", required=True, help="see `awq-bench list`")
-    quantize.add_argument("--scheme", required=True, help="int<bits>-(g<size>|channel)[-sym]")
-    _calibration(quantize)
-    _machine(quantize)
-    quantize.add_argument(
-        "--checkpoint-format",
-        default="hf",
-        metavar="hf",
-        help="hf: an ordinary Transformers folder with the dequantized weights (default)",
-    )
-    quantize.add_argument("--out", type=Path, required=True, help="folder to write; must be free")
-
-    evaluate = _command(
-        commands,
-        "evaluate",
-        "measure one model as it is",
-        "example: awq-bench evaluate ./my-int4 --text my-traffic.txt --seqlen 1024",
-    )
-    _model(evaluate)
-    _evaluation(evaluate)
-    _machine(evaluate)
-    evaluate.add_argument("--out", type=Path, help="default: a new folder under awq-bench-runs/")
-
-    commands.add_parser("list", help="methods, schemes, suites, texts, model families")
-    doctor = commands.add_parser(
-        "doctor", help="what this machine has, and what is missing for what"
+        "doctor",
+        usage="awq-bench doctor [--data-dir DIR]",
+        about="what this machine has, and what it lacks for what",
+        description="Look at this machine: packages, processor, GPU, the hubs, texts, and other "
+        "packages that clash with this one. For each thing that lacks, say what it would give.",
+        epilog=_DOCTOR + _exit_codes(DONE, BAD_INPUT, INTERNAL_ERROR),
     )
     _data_dir(doctor)
     return parser
 
 
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def _add_compare(commands: _Commands) -> None:
+    compare = _command(
+        commands,
+        "compare",
+        usage="awq-bench compare [MODEL] [options]",
+        about="every method x scheme on one model: table, chart, records",
+        description="Quantize MODEL with every method and scheme, measure each against the "
+        "unquantized model on the same windows of text, and print the table. One calibration pass "
+        "serves all cells. Without options: the shipped model, four methods, three schemes.",
+        epilog=_COMPARE + _exit_codes(),
+    )
+    _model(compare, default="reference")
+    group = compare.add_argument_group("what to compare")
+    group.add_argument(
+        "--methods",
+        type=_names,
+        metavar="M,M",
+        help="methods, separated by commas; `awq-bench list` names them all "
+        "(default: rtn,gptq,awq,awq+clip)",
+    )
+    group.add_argument(
+        "--schemes",
+        type=_names,
+        metavar="S,S",
+        help="how weights are stored: int<bits>-g<weights per scale>, or int<bits>-channel; with "
+        "-sym: no zero points (default: int4-g128,int4-g32,int3-g128)",
+    )
+    _exclude(group)
+    _evaluation(compare)
+    _calibration(compare)
+    _running(compare)
+    _run_output(compare)
+
+
+def _add_quantize(commands: _Commands) -> None:
+    quantize = _command(
+        commands,
+        "quantize",
+        usage="awq-bench quantize MODEL --method M --scheme S --out DIR [options]",
+        about="write one quantized model as a folder that other tools load",
+        description="Quantize MODEL with one method and scheme, and write it as an ordinary "
+        "Transformers folder. It is the model that `awq-bench compare` measures under the same "
+        "options.",
+        epilog=_QUANTIZE + _exit_codes(DONE, BAD_INPUT, INTERNAL_ERROR),
+    )
+    _model(quantize)
+    group = quantize.add_argument_group("how to quantize")
+    group.add_argument(
+        "--method",
+        required=True,
+        metavar="M",
+        help="for example awq+clip; `awq-bench list` names them all (required)",
+    )
+    group.add_argument(
+        "--scheme",
+        required=True,
+        metavar="S",
+        help="how weights are stored: int<bits>-g<weights per scale>, or int<bits>-channel; with "
+        "-sym: no zero points (required)",
+    )
+    _exclude(group)
+    _calibration(quantize)
+    _running(quantize)
+    output = quantize.add_argument_group("output")
+    output.add_argument(
+        "--checkpoint-format",
+        default="hf",
+        metavar="F",
+        help="hf: an ordinary Transformers folder with the dequantized weights (default: hf)",
+    )
+    output.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder to write; it must not exist, or be empty (required)",
+    )
+
+
+def _add_evaluate(commands: _Commands) -> None:
+    evaluate = _command(
+        commands,
+        "evaluate",
+        usage="awq-bench evaluate MODEL [options]",
+        about="measure one model as it is",
+        description="Measure the perplexity of MODEL as it is: an unquantized model, or a folder "
+        "that `awq-bench quantize` wrote. Nothing is quantized.",
+        epilog=_EVALUATE + _exit_codes(),
+    )
+    _model(evaluate)
+    _evaluation(evaluate)
+    _running(evaluate)
+    _run_output(evaluate)
+
+
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: _Commands,
     name: str,
+    *,
+    usage: str,
     about: str,
+    description: str,
     epilog: str,
 ) -> argparse.ArgumentParser:
-    command = commands.add_parser(
+    return commands.add_parser(
         name,
+        usage=usage,
         help=about,
-        description=about,
-        epilog=f"{epilog}\n\n{_EPILOG}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=_filled(description),
+        epilog=epilog,
+        formatter_class=_Help,
+        # What was not given leaves no trace, so that a config file may give it.
         argument_default=argparse.SUPPRESS,
     )
-    command.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE.toml",
-        help="options as TOML (key = option without dashes, e.g. calibration-samples = 64); "
-        "options given here win",
-    )
-    return command
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, _WIDTH)
+
+
+def _exit_codes(*codes: int) -> str:
+    """Those that a command can end with; all if none is named."""
+    lines = [f"  {code:<4} {_EXIT_CODES[code]}" for code in codes or _EXIT_CODES]
+    return "\n".join(["\nexit codes:", *lines])
 
 
 def _model(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    parser.add_argument(
+    group = parser.add_argument_group("model")
+    group.add_argument(
         "model",
         metavar="MODEL",
         nargs="?",
-        help="a hub name, a local folder, or 'reference'"
-        + (f" (default {default})" if default else ""),
+        help="a local Transformers folder, a name on the hub, or 'reference', the 6.8 M-parameter "
+        f"model that ships with the package ({f'default: {default}' if default else 'required'})",
     )
-    parser.add_argument("--revision", help="of a hub model: branch, tag or commit")
+    group.add_argument(
+        "--revision",
+        metavar="REV",
+        help="branch, tag or commit of a hub model (default: the hub's own, main)",
+    )
+
+
+def _exclude(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--exclude",
+        action="append",
+        metavar="PATTERN",
+        help="leave linears unquantized whose name matches, such as '*.down_proj' or "
+        "'model.layers.0.*'; may be repeated (default: none)",
+    )
+
+
+def _evaluation(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("evaluation")
+    group.add_argument(
+        "--suites",
+        type=_names,
+        metavar="S,S",
+        help="what is measured, separated by commas (default: perplexity)",
+    )
+    group.add_argument(
+        "--text",
+        metavar="NAME|FILE",
+        help="wikitext2, embedded (ships with the package), or a .txt file, or a .jsonl file with "
+        "a 'text' in each line (default: wikitext2 if it can be had, else embedded)",
+    )
+    group.add_argument(
+        "--seqlen",
+        type=int,
+        metavar="TOKENS",
+        help="length of a window (default: 2048, or the model's context if that is less; 256 on "
+        "the embedded text)",
+    )
+    group.add_argument(
+        "--windows",
+        type=int,
+        metavar="N",
+        help="only so many windows, spread evenly over the text (default: all)",
+    )
+    group.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="windows in a forward pass (default: as many as make 2048 tokens on a CPU, 16384 on "
+        "a GPU)",
+    )
 
 
 def _calibration(parser: argparse.ArgumentParser) -> None:
@@ -137,54 +387,58 @@ def _calibration(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--calibration",
         metavar="NAME|FILE",
-        help="wikitext2, c4, pileval, self, embedded, or a .txt or .jsonl file (lines with text, "
-        "messages or input_ids); default: embedded for 'reference', else wikitext2 or self",
+        help="wikitext2, c4, pileval; self: the model writes it, no data needed; or a .txt file, "
+        "or a .jsonl file with 'text', 'messages' or 'input_ids' in each line (default: embedded "
+        "for 'reference', else wikitext2 if it can be had, else self)",
     )
     group.add_argument(
-        "--calibration-samples", type=int, metavar="N", help="sequences; default 128"
+        "--calibration-samples", type=int, metavar="N", help="how many sequences (default: 128)"
     )
     group.add_argument(
-        "--calibration-seqlen", type=int, metavar="N", help="tokens in each; default 512"
-    )
-    group.add_argument(
-        "--exclude",
-        action="append",
-        metavar="PATTERN",
-        help="leave linears unquantized whose name matches, e.g. '*.down_proj'; may be repeated",
-    )
-
-
-def _evaluation(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("evaluation")
-    group.add_argument("--suites", type=_names, metavar="S,S", help="default perplexity")
-    group.add_argument(
-        "--text",
-        metavar="NAME|FILE",
-        help="wikitext2, embedded, or a .txt or .jsonl file; default wikitext2, else embedded",
-    )
-    group.add_argument(
-        "--seqlen",
+        "--calibration-seqlen",
         type=int,
-        metavar="N",
-        help="tokens of a window; default the smaller of 2048 and the model's context "
-        "(256 for the embedded text)",
+        metavar="TOKENS",
+        help="length of a sequence (default: 512, or the model's context if that is less)",
     )
+
+
+def _running(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("running")
     group.add_argument(
-        "--windows", type=int, metavar="N", help="only N windows, evenly spaced; default all"
+        "--device", metavar="D", help="auto, cpu or cuda (default: auto, the GPU if there is one)"
     )
-    group.add_argument("--batch-size", type=int, metavar="N", help="windows per forward pass")
-
-
-def _machine(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("machine")
     group.add_argument(
         "--dtype",
         metavar="D",
-        help="auto, float32, float16 or bfloat16; auto: float32 on a CPU, the model's own on a GPU",
+        help="what the model runs in: auto, float32, float16 or bfloat16 (default: auto, which is "
+        "float32 on a CPU and the model's own on a GPU)",
     )
-    group.add_argument("--device", metavar="D", help="auto, cpu or cuda")
-    group.add_argument("--seed", type=int, metavar="N", help="default 0")
+    group.add_argument(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="of everything random: where calibration sequences start, what `self` writes, "
+        "resamples of intervals (default: 0)",
+    )
     _data_dir(group)
+    group.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE.toml",
+        help="options from a TOML file, without the dashes in front, such as "
+        "calibration-samples = 64; options given here win (default: none)",
+    )
+
+
+def _run_output(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for what comes out; one that holds the same comparison is gone on with "
+        "(default: awq-bench-runs/MODEL-TIME, new)",
+    )
 
 
 def _data_dir(parser: argparse._ActionsContainer) -> None:
@@ -193,8 +447,8 @@ def _data_dir(parser: argparse._ActionsContainer) -> None:
         type=Path,
         metavar="DIR",
         default=argparse.SUPPRESS,
-        help="folder with local copies of texts, such as wikitext-2-raw-v1/test.jsonl; "
-        "default the variable AWQ_BENCH_DATA",
+        help="folder with local copies of the texts, such as wikitext-2-raw-v1/test.jsonl "
+        "(default: $AWQ_BENCH_DATA, else none)",
     )
 
 

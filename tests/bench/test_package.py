@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,9 +41,18 @@ def test_the_wheel_compares_from_any_folder(tmp_path: Path) -> None:
     for name in filter(None, tracked.split("\0")):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, source / name)
-    built = python("-m", "build", "--wheel", "--no-isolation", "--outdir", "..", ".", cwd=source)
+    # Without --wheel the wheel is built from the source distribution, so that lacks nothing either.
+    built = python("-m", "build", "--no-isolation", "--outdir", "..", ".", cwd=source)
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("awq_bench-*.whl")
+    (sdist,) = tmp_path.glob("awq_bench-*.tar.gz")
+    in_wheel = {
+        re.sub(r"^awq_bench-[^/]*/", "", name) for name in zipfile.ZipFile(wheel).namelist()
+    }
+    assert {"licenses/LICENSE", "licenses/NOTICE", "bench/record.schema.json"} <= in_wheel
+    with tarfile.open(sdist) as archive:
+        in_sdist = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"LICENSE", "NOTICE", "README.md", "tests/conftest.py", "tox.ini"} <= in_sdist
     target = tmp_path / "installed"
     done = python(
         "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(wheel), cwd=tmp_path

@@ -1,0 +1,124 @@
+"""What people expect of a repository: it is there, and it agrees with the code."""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+APACHE_2_SHA256 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+"""Of the text at https://www.apache.org/licenses/LICENSE-2.0.txt, its appendix included."""
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+WORKFLOW = yaml.safe_load(read(".github/workflows/ci.yml"))
+HOOKS = yaml.safe_load(read(".pre-commit-config.yaml"))
+TOX = configparser.ConfigParser(interpolation=None)
+TOX.read_string(read("tox.ini"))
+
+
+def test_the_licence_is_the_whole_apache_licence() -> None:
+    assert hashlib.sha256((ROOT / "LICENSE").read_bytes()).hexdigest() == APACHE_2_SHA256
+    assert PROJECT["project"]["license"] == "Apache-2.0"
+    assert PROJECT["project"]["license-files"] == ["LICENSE", "NOTICE"]
+
+
+def test_the_weights_licence_is_the_same_wherever_it_is_stated() -> None:
+    assert "license: cc-by-sa-3.0" in read("bench/reference/model/README.md")
+    for name in ("README.md", "NOTICE", "bench/reference/model/README.md"):
+        assert "CC BY-SA 3.0" in read(name), name
+    for line in read("NOTICE").splitlines():
+        if line.startswith("    bench/"):
+            assert (ROOT / line.strip()).exists(), line
+
+
+def readme_commands() -> list[str]:
+    """The lines of the code block under "Two commands", without their comments."""
+    section = read("README.md").partition("## Two commands")[2]
+    block = re.findall(r"```\n(.*?)```", section, re.DOTALL)[0]
+    return [line.partition("#")[0].strip() for line in block.splitlines()]
+
+
+def test_the_workflow_runs_the_readmes_two_commands() -> None:
+    jobs = WORKFLOW["jobs"]
+    ran = {
+        name: [s["run"] for s in job["steps"] if "tox" in s.get("run", "")]
+        for name, job in jobs.items()
+    }
+    comparison, tests = readme_commands()
+    assert ran == {"tests": [tests], "comparison": [comparison]}
+
+
+def test_the_workflow_tests_every_python_that_is_claimed() -> None:
+    claimed = [
+        c.rpartition(" ")[2]
+        for c in PROJECT["project"]["classifiers"]
+        if re.search(r":: 3\.\d+$", c)
+    ]
+    assert WORKFLOW["jobs"]["tests"]["strategy"]["matrix"]["python"] == claimed
+    assert PROJECT["project"]["requires-python"] == f">={claimed[0]}"
+
+
+def test_the_workflow_may_only_read_and_gives_way_to_the_newer_run() -> None:
+    assert WORKFLOW["permissions"] == {"contents": "read"}
+    assert WORKFLOW["concurrency"]["cancel-in-progress"] is True
+    for job in WORKFLOW["jobs"].values():
+        assert "permissions" not in job
+        assert job["timeout-minutes"] <= 60
+
+
+def test_the_workflow_gets_torch_without_cuda_through_tox() -> None:
+    """A local version in the constraint would refuse the build that a GPU's owner wants."""
+    assert WORKFLOW["env"]["PIP_EXTRA_INDEX_URL"] == "https://download.pytorch.org/whl/cpu"
+    assert "PIP_*" in TOX["testenv"]["pass_env"].split()
+    assert re.search(r"^torch==[0-9.]+$", read("constraints.txt"), re.MULTILINE)
+
+
+def test_the_workflow_shows_and_keeps_what_the_comparison_writes() -> None:
+    steps = WORKFLOW["jobs"]["comparison"]["steps"]
+    out = re.search(r"--out \{tox_root\}/(\S+)", TOX["testenv:compare"]["commands"])
+    assert out
+    assert f'cat {out[1]}/table.md >> "$GITHUB_STEP_SUMMARY"' in [s.get("run") for s in steps]
+    assert steps[-1]["with"]["path"] == out[1]
+    assert steps[-1]["if"] == "always()"
+
+
+def test_tox_installs_pinned_tools() -> None:
+    pinned = {line.partition("==")[0] for line in read("constraints.txt").splitlines()}
+    for name in TOX["testenv:check"]["deps"].split():
+        assert name in pinned, f"{name} has no line in constraints.txt; add one"
+
+
+def test_commits_are_checked_with_the_tools_of_tox() -> None:
+    """Nothing is fetched, so that versions cannot differ; all that tox lints is linted."""
+    (repository,) = HOOKS["repos"]
+    assert repository["repo"] == "local"
+    assert {hook["language"] for hook in repository["hooks"]} == {"system"}
+    entries = [hook["entry"] for hook in repository["hooks"]]
+    for command in TOX["testenv:check"]["commands"].strip().splitlines():
+        words = command.split()
+        start = " ".join(words[:2]) if words[0] == "ruff" else words[0]
+        if words[0] not in ("pytest", "pre-commit"):
+            assert any(entry.startswith(start) for entry in entries), command
+
+
+def test_only_the_reference_weights_are_large() -> None:
+    (hook,) = [h for h in HOOKS["repos"][0]["hooks"] if h["id"] == "check-added-large-files"]
+    limit = 1024 * int(hook["entry"].partition("--maxkb=")[2])
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    large = {n for n in filter(None, listed.split("\0")) if (ROOT / n).stat().st_size > limit}
+    assert {n for n in large if not re.search(hook["exclude"], n)} == set()
+    assert large == {"bench/reference/model/model.safetensors"}
