@@ -465,15 +465,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _quiet_libraries()
     output = Console()
     reporter = Reporter(Console(stderr=True))
+    command = parsed.pop("command")
     try:
-        return _COMMANDS[parsed.pop("command")](parsed, output, reporter)
+        return _COMMANDS[command](parsed, output, reporter)
     except InputError as error:
         reporter.console.print(
             f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True
         )
         return BAD_INPUT
     except KeyboardInterrupt:
-        reporter.say("interrupted; what is finished is kept, the same command goes on from there")
+        kept = "nothing was written; run the same command again"
+        if command == "compare":
+            kept = "what is finished is kept, the same command goes on from there"
+        reporter.say(f"interrupted; {kept}")
         return INTERRUPTED
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:

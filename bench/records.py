@@ -90,6 +90,10 @@ def write_json(path: Path, document: Any) -> None:
     os.replace(temporary, path)
 
 
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"it holds {name}, which is a failure and not a number")
+
+
 def read_record(path: Path) -> Record:
     """Read a record.
 
@@ -97,7 +101,7 @@ def read_record(path: Path) -> Record:
         InputError: damaged, edited, or of another version.
     """
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant)
         version = document.pop("schema_version")
         if version != SCHEMA_VERSION:
             raise InputError(
@@ -108,6 +112,8 @@ def read_record(path: Path) -> Record:
         cell = document.pop("cell")
         cell["exclude"] = tuple(cell["exclude"])
         record = Record(cell=Cell(**cell), **document)
+        if record.status not in ("done", "failed"):
+            raise ValueError(f"its status is {record.status!r}, not 'done' or 'failed'")
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} is not a record of this program ({error!r}); remove it, or name another --out"

@@ -1018,6 +1018,24 @@ def test_out_with_a_damaged_record(
     evaluate(model, value=value, rule=rule, fix=fix)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "value"),
+    [
+        ('"status": "done"', '"status": "dunno"', "dunno"),
+        ('"value": ', '"value": NaN, "was": ', "NaN"),
+    ],
+)
+def test_out_with_a_record_that_lies(
+    evaluate: Refused, model: Path, evaluated: Path, tmp_path: Path, old: str, new: str, value: str
+) -> None:
+    shutil.copytree(evaluated, tmp_path / "out")
+    path = tmp_path / "out" / "records" / "unquantized.json"
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), "utf-8")
+    evaluate(model, value=value, rule="not a record", fix="remove|another --out")
+
+
 def test_out_on_a_full_disk(compare: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", ["total", "used", "free"])
     monkeypatch.setattr("bench.environment.total_memory_bytes", lambda: 1)
