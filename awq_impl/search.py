@@ -18,7 +18,7 @@ from torch import Tensor
 from awq_impl.salience import activation_salience, tied, weight_salience
 from quantcore.grid import round_to_nearest
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import InputStats, output_error
+from quantcore.statistics import InputStats, output_error, tensor_cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,8 @@ def search_shared_scales(
         total = 0.0
         for weight, stats in parts:
             error = round_to_nearest(weight * scales, scheme).div_(scales).sub_(weight)
-            total += float(output_error(error, stats.gram))
+            with tensor_cores(weight.is_cuda):
+                total += float(output_error(error, stats.gram))
         return total
 
     def candidates() -> Iterator[tuple[float, bool, Tensor]]:

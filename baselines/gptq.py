@@ -165,7 +165,6 @@ def gptq(
     # Position p of the loop rounds column permutation[p], which belongs to this group:
     positions = torch.arange(columns, device=weight.device)
     group_at = (permutation if order == "static" else positions) // group
-    group_list = group_at.tolist()
 
     groups = grouped(weight, scheme)
     scales, zeros = fit(groups.amin(-1), groups.amax(-1), scheme)
@@ -174,23 +173,28 @@ def gptq(
     factor, used = inverse_factor(gram[permutation][:, permutation], damping)
     remaining = weight.t()[permutation].contiguous()  # [K, N]: a column of W is one row here
     codes = torch.empty_like(remaining)
+    block = _aligned(block, group)
     for start in range(0, columns, block):
         stop = min(start + block, columns)
         errors = remaining.new_empty(stop - start, rows)
-        for p in range(start, stop):
-            g = group_list[p]
-            if order != "static" and p % group == 0:
-                # The grid of a group is fitted to what compensation has made of its weights. Those
-                # beyond this block still lack its errors: bring them up to date first.
-                members = remaining[p : p + group]
-                if p + group > stop and p > start:
-                    late = factor[start:p, stop : p + group].t() @ errors[: p - start]
-                    members = torch.cat([members[: stop - p], members[stop - p :] - late])
-                scales[g], zeros[g] = fit(members.amin(0), members.amax(0), scheme)
-            codes[p] = encode(remaining[p], scales[g], zeros[g], scheme.top_code)
-            served = decode(codes[p], scales[g], zeros[g])
-            errors[p - start] = (remaining[p] - served) / factor[p, p]
-            remaining[p + 1 : stop].addr_(factor[p, p + 1 : stop], errors[p - start], alpha=-1)
+        segment = stop - start if order == "static" else min(group, stop - start)
+        for p in range(start, stop, segment):
+            q = p + segment
+            if order == "static":
+                grids = group_at[p:q]
+            else:
+                grids = group_at[p : p + 1]
+                if p % group == 0:  # fitted to what compensation has made of its weights
+                    members = remaining[p : p + group]
+                    scales[p // group], zeros[p // group] = fit(
+                        members.amin(0), members.amax(0), scheme
+                    )
+            codes[p:q], errors[p - start : q - start] = round_segment(
+                remaining[p:q], factor[p:q, p:q], scales[grids], zeros[grids], scheme.top_code
+            )
+            if q < stop:
+                here = errors[p - start : q - start]
+                remaining[q:stop].addmm_(factor[p:q, q:stop].t(), here, alpha=-1)
         remaining[stop:].addmm_(factor[start:stop, stop:].t(), errors, alpha=-1)
 
     unpermuted = torch.empty_like(codes)
@@ -207,3 +211,44 @@ def gptq(
         group_index=group_index,
     )
     return quantized, used
+
+
+def _aligned(block: int, group: int) -> int:
+    """The block size that is used: whole groups, or a whole part of one."""
+    if group <= block:
+        return block // group * group
+    return next(size for size in range(block, 0, -1) if group % size == 0)
+
+
+def round_segment(
+    remaining: Tensor, factor: Tensor, scales: Tensor, zeros: Tensor, top_code: int
+) -> tuple[Tensor, Tensor]:
+    """Round the columns of a segment one after the other, each making up for those before.
+
+    On a GPU this is one kernel launch (`baselines.gptq_triton`), elsewhere a loop.
+
+    Args:
+        remaining: float32 [columns, N], the segment of W^T as compensation left it.
+        factor: float32 [columns, columns], the segment's diagonal block of U.
+        scales: float32 [columns, N], or [1, N] for one grid.
+        zeros: of the same shape.
+        top_code: 2^bits - 1.
+
+    Returns:
+        codes and scaled errors e_j = (w_j - q_j) / U_jj, each float32 [columns, N].
+    """
+    if remaining.is_cuda:
+        from baselines import gptq_triton
+
+        return gptq_triton.round_segment(remaining, factor, scales, zeros, top_code)
+    columns = len(remaining)
+    remaining = remaining.clone()
+    codes, errors = torch.empty_like(remaining), torch.empty_like(remaining)
+    scales, zeros = scales.expand_as(remaining), zeros.expand_as(remaining)
+    diagonal = factor.diagonal().tolist()
+    for j in range(columns):
+        codes[j] = encode(remaining[j], scales[j], zeros[j], top_code)
+        torch.sub(remaining[j], decode(codes[j], scales[j], zeros[j]), out=errors[j])
+        errors[j].div_(diagonal[j])
+        remaining[j + 1 :].addr_(factor[j, j + 1 :], errors[j], alpha=-1)
+    return codes, errors

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from quantcore.statistics import InputStats, add_products, mirror
+from quantcore.statistics import InputStats, add_products, mirror, tensor_cores
 from quantcore.structure import Matrix, Structure, Watch, capture_calls, embed, experts_one_by_one
 
 BlockStats = Mapping[int, InputStats]
@@ -31,8 +31,10 @@ class _Accumulator:
         self.tokens = 0
 
     def add(self, x: Tensor) -> None:
+        exact_in_tf32 = x.is_cuda and x.dtype in (torch.float16, torch.bfloat16)
         x = x.detach().reshape(-1, x.shape[-1]).float()
-        add_products(self.gram, x)
+        with tensor_cores(exact_in_tf32):
+            add_products(self.gram, x)
         self.sum_abs += x.abs().sum(0, dtype=torch.float32)
         self.tokens += x.shape[0]
 

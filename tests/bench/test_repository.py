@@ -97,7 +97,9 @@ def test_the_workflow_shows_and_keeps_what_the_comparison_writes() -> None:
 
 def test_tox_installs_pinned_tools() -> None:
     pinned = {line.partition("==")[0] for line in read("constraints.txt").splitlines()}
-    for name in TOX["testenv:check"]["deps"].split():
+    names = [line.partition(";")[0] for line in TOX["testenv:check"]["deps"].split("\n") if line]
+    names.remove("triton")  # torch's builds for CUDA name the one version that they need
+    for name in names:
         assert name in pinned, f"{name} has no line in constraints.txt; add one"
 
 
