@@ -19,6 +19,25 @@ from quantcore.scheme import QuantScheme
 from quantcore.statistics import InputStats, output_error
 
 
+def made_up_layer(*, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Weights [64, 256] and inputs [4096, 256], of which 3 channels are 30 times as large.
+
+    The weights know nothing of the inputs. In a trained model they do (where inputs are large,
+    weights tend to be small), so this is the layer to understand AWQ with, not to measure it on.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(4096, 256, generator=generator)
+    inputs[:, [40, 77, 200]] *= 30
+    return 0.02 * torch.randn(64, 256, generator=generator), inputs
+
+
+def stats_of(inputs: Tensor) -> InputStats:
+    """The statistics that calibration would keep of inputs [tokens, K]."""
+    return InputStats(
+        gram=inputs.t() @ inputs, mean_abs=inputs.abs().mean(0), tokens=inputs.shape[0]
+    )
+
+
 def contributions(weights: Tensor, activations: Tensor) -> Tensor:
     """|w_j x_j|, what every weight adds to the output; any shape.
 

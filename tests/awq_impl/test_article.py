@@ -15,6 +15,7 @@ from awq_impl.article import (
     search_group_scales,
     within_group_losses,
 )
+from awq_impl.lessons import stats_of
 from quantcore.calibration import StatsStore, calibrate
 from quantcore.errors import InputError
 from quantcore.grid import quantize, round_to_nearest
@@ -25,10 +26,6 @@ from quantcore.structure import discover
 from tests.conftest import tiny_model
 
 SCHEMES = ["int4-g32", "int3-g16", "int3-channel", "int4-g32-sym"]
-
-
-def stats_of(x: Tensor) -> InputStats:
-    return InputStats(gram=x.t() @ x, mean_abs=x.abs().mean(0), tokens=len(x))
 
 
 def salient_case(seed: int, *, size: float = 30) -> tuple[Tensor, InputStats]:

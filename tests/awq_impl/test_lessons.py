@@ -14,9 +14,11 @@ from awq_impl.lessons import (
     error_share_of_top,
     error_with_top_scaled,
     expected_squared_error,
+    made_up_layer,
     relative_errors,
     rounding_costs,
     smooth_scales,
+    stats_of,
     top_channels,
 )
 from awq_impl.method import AWQ
@@ -33,12 +35,9 @@ INT4 = QuantScheme.parse("int4-g128")
 
 
 def layer(seed: int) -> tuple[Tensor, Tensor, InputStats]:
-    """Weights [64, 256], and independent inputs of which 1 % are thirty times as large."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(4000, 256, generator=generator)
-    x[:, [40, 200, 77]] *= 30
-    weight = 0.02 * torch.randn(64, 256, generator=generator)
-    return weight, x, InputStats(gram=x.t() @ x, mean_abs=x.abs().mean(0), tokens=len(x))
+    """The made-up layer and its statistics."""
+    weight, x = made_up_layer(seed=seed)
+    return weight, x, stats_of(x)
 
 
 def test_salience_examples() -> None:
