@@ -206,3 +206,28 @@ def test_a_whole_model(scheme: str) -> None:
     assert len(report.relative_losses) == 12
     assert max(report.relative_losses.values()) < 0.1
     assert bool(torch.isfinite(model(tokens).logits).all())
+
+
+def test_weights_are_multiplied_by_the_scales_as_stored() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(256, 64, generator=generator)
+    scales = 0.5 + torch.rand(64, generator=generator)
+    scheme = QuantScheme.parse("int8-g16")
+    found = awq_quantize(weight, scales, scheme).codes
+    assert torch.equal(found, quantize(weight * scales.half().float(), scheme).codes)
+    assert not torch.equal(found, quantize(weight * scales, scheme).codes)
+
+
+def test_a_few_dead_channels_hardly_move_the_others() -> None:
+    importance = torch.ones(16)
+    importance[3] = 0
+    scales = group_scales(importance, 1.0, 16, torch.float16)
+    assert float(scales[0]) == pytest.approx(1e8 ** (1 / 16), rel=0.01)
+
+
+def test_a_few_live_channels_keep_scales_that_float16_holds() -> None:
+    importance = torch.zeros(16)
+    importance[3] = 5
+    scales = group_scales(importance, 1.0, 16, torch.float16)
+    assert float(scales[3]) == 2**15
+    assert float(scales[0]) >= 2**-14
