@@ -212,9 +212,9 @@ class Workbench:
             seconds["shared_calibration"] = self.calibrator.seconds
         return {
             "seconds": seconds,
-            "stored_bytes": self._stored_bytes(scheme, report.index_bits),
+            "stored_bytes": self._stored_bytes(scheme, report.input_bits),
             "bits_per_weight": bits_per_weight(
-                self.structure, scheme, index_bits=report.index_bits
+                self.structure, scheme, input_bits=report.input_bits
             ),
             "quantization": {
                 "scale_dtype": str(scheme.scale_dtype).removeprefix("torch."),
@@ -225,13 +225,13 @@ class Workbench:
             },
         }
 
-    def _stored_bytes(self, scheme: QuantScheme | None, index_bits: int) -> int:
+    def _stored_bytes(self, scheme: QuantScheme | None, input_bits: int) -> int:
         return stored_bytes(
             self.loaded.model,
             self.structure,
             scheme,
             item_bytes=self.loaded.item_bytes,
-            index_bits=index_bits,
+            input_bits=input_bits,
         )
 
 

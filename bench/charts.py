@@ -13,6 +13,7 @@ _COLORS = {
     "gptq+seq": "#2f6f68",
     "awq": "#e0913a",
     "awq+clip": "#c8553d",
+    "awq-article": "#8c6bb1",
 }
 
 

@@ -99,7 +99,9 @@ def quantization_s(
             k = group.in_features
             n = sum(len(block.weight(name)) for name in group.linears)
             losses = 1.1 * n * k * k / rates.flop_per_s
-            if method.name.startswith("awq"):
+            if method.name == "awq-article":
+                seconds += 21 * 2 * n * k / rates.rounded_per_s  # and losses within groups: small
+            elif method.name.startswith("awq"):
                 seconds += 42 * (losses + n * k / rates.rounded_per_s)
                 seconds += 11 * n * k / rates.rounded_per_s if method.name != "awq" else 0
             elif method.name.startswith("gptq"):

@@ -61,7 +61,7 @@ def quantize(
         "method": chosen.name,
         "method_settings": chosen.settings(),
         "scheme": parsed.name,
-        "bits_per_weight": bits_per_weight(structure, parsed, index_bits=report.index_bits),
+        "bits_per_weight": bits_per_weight(structure, parsed, input_bits=report.input_bits),
         "calibration": None if calibration is None else calibration.describe(),
         "exempt": list(structure.exempt),
         "relative_losses": report.relative_losses,

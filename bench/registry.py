@@ -62,6 +62,11 @@ METHODS = {
         label="AWQ + clip",
         about="AWQ's scales, then weight ranges clipped per group (the paper's full method)",
     ),
+    "awq-article": Entry(
+        target="awq_impl.article:ArticleAWQ",
+        label="AWQ (article)",
+        about="scales of every weight group from E[x^2], kept beside the weights (no folding)",
+    ),
 }
 
 

@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from bench import published
 from bench.estimate import size_in_words
 from bench.records import Record
 from bench.registry import METHODS
@@ -30,6 +31,11 @@ class Row:
     """Of the perplexity itself."""
     ratio: Interval | None
     """Perplexity over the unquantized model's, paired by window; None for that model itself."""
+
+    @property
+    def published(self) -> tuple[published.Published, ...]:
+        """What others published for this very model, method, scheme and metric."""
+        return published.beside(self.record)
 
     @property
     def label(self) -> str:
@@ -100,6 +106,11 @@ def long_table(table: Sequence[Row]) -> pd.DataFrame:
                 "error": record.error,
             }
         )
+    if any(row.published for row in table):  # most models have none, and no empty columns
+        for line, row in zip(lines, table, strict=True):
+            values = {figure.source.label: figure.perplexity for figure in row.published}
+            line["published_by_paper"] = values.get(published.PAPER.label)
+            line["claimed_by_article"] = values.get(published.ARTICLE.label)
     return pd.DataFrame(lines)
 
 
@@ -145,7 +156,9 @@ def grid(table: Sequence[Row]) -> Grid:
         unquantized = Entry(lines=("failed",), failed=True)
     else:
         interval = f"[{base.own.low:.2f}, {base.own.high:.2f}]"
-        unquantized = Entry(lines=(f"{base.own.estimate:.3f}", interval, size))
+        unquantized = Entry(
+            lines=(f"{base.own.estimate:.3f}", *published.lines(base.published), interval, size)
+        )
     if not schemes:
         header.append(Entry(lines=(base.metric,)))
     body = [(base.label, [unquantized] * max(1, len(schemes)))]
@@ -160,7 +173,7 @@ def grid(table: Sequence[Row]) -> Grid:
                 bits = f"{row.record.bits_per_weight:.2f} bits"
                 if bits not in packed[scheme]:
                     cost = f"{bits}, {cost}"
-                lines = (f"{row.value:.3f}", row.change, cost)
+                lines = (f"{row.value:.3f}", *published.lines(row.published), row.change, cost)
                 entries.append(Entry(lines=lines, best=row.value == best[scheme]))
         body.append((METHODS[method].label, entries))
     return Grid(
@@ -209,6 +222,9 @@ def _notes(table: Sequence[Row], base: Row) -> list[str]:
         )
     if quantized:
         notes.append("lm_head and embeddings are not quantized.")
+    figures = tuple(figure for row in table for figure in row.published)
+    if figures:
+        notes.append(published.note(figures))
     for row in table:
         if row.record.status == "failed":
             where = f"{row.label} {row.record.cell.scheme or ''}".strip()

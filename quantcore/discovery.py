@@ -260,7 +260,7 @@ class _Probe:
             if absorber is None and groups[-1].linears:
                 many = len(self._experts_of(names[0]))
                 label = f"{groups[-1].label} and its kind" if many > 1 else groups[-1].label
-                notices.append(f"{label}: AWQ cannot scale its input ({reason})")
+                notices.append(f"{label}: awq and awq+clip leave its input unscaled ({reason})")
         return _Reading(
             matrices=self.matrices,
             groups=tuple(groups),

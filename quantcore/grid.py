@@ -3,6 +3,9 @@
 A group of weights w has a scale s and an integer zero point z, and is stored as codes
 
     code = clamp(round(w / s) + z, 0, 2**bits - 1),      w_hat = (code - z) * s
+
+A method may scale input channels before it rounds; scales that it keeps beside the codes are
+divided out of w_hat.
 """
 
 from __future__ import annotations
@@ -28,17 +31,26 @@ class QuantizedWeight:
     scheme: QuantScheme
     group_index: Tensor | None = None
     """int64 [K], the group of every input; None: groups are consecutive inputs."""
+    input_scales: Tensor | None = None
+    """The scheme's scale dtype [K], what every input channel was multiplied by before rounding;
+    None: by nothing, or by scales that were folded into the operation before."""
 
     def dequantize(self) -> Tensor:
-        """The weights that are served, float32 [N, K]; exact: products of 8 by 11 bits fit."""
+        """The weights that are served, float32 [N, K].
+
+        Without input scales they are exact, for products of 8 by 11 bits fit; the division by
+        input scales rounds once.
+        """
         rows, columns = self.codes.shape
         scales, zeros = self.scales.float(), self.zeros.float()
         if self.group_index is not None:
-            return decode(
+            served = decode(
                 self.codes.float(), scales[:, self.group_index], zeros[:, self.group_index]
             )
-        groups = self.codes.float().view(rows, scales.shape[1], -1)
-        return decode(groups, scales[..., None], zeros[..., None]).view(rows, columns)
+        else:
+            groups = self.codes.float().view(rows, scales.shape[1], -1)
+            served = decode(groups, scales[..., None], zeros[..., None]).view(rows, columns)
+        return served if self.input_scales is None else served.div_(self.input_scales.float())
 
 
 def fit(low: Tensor, high: Tensor, scheme: QuantScheme) -> tuple[Tensor, Tensor]:

@@ -26,8 +26,9 @@ class QuantizationReport:
     """tr(E H E^T) / tr(W H W^T) of every linear, in the units of the original weights."""
     notices: list[str] = field(default_factory=list)
     """What a user should know: raised damping, inputs that could not be scaled."""
-    index_bits: int = 0
-    """Stored for group indices (int32 per input of a linear), where a method orders its columns."""
+    input_bits: int = 0
+    """Stored for every input of a linear, beside what the scheme counts: a group index (int32)
+    where a method orders its columns, a scale where one keeps them beside the weights."""
     fold_s: float = 0.0
     round_s: float = 0.0
     calibrate_s: float = 0.0
@@ -179,7 +180,10 @@ def _quantize_block(
         for name in group.linears:
             served = rounded[name].dequantize()
             if rounded[name].group_index is not None:
-                report.index_bits += 32 * group.in_features
+                report.input_bits += 32 * group.in_features
+            kept = rounded[name].input_scales
+            if kept is not None:
+                report.input_bits += torch.finfo(kept.dtype).bits * group.in_features
             if statistics is not None:
                 full = f"{block.name}.{name}"
                 factors = row_factors.get(name, torch.ones(len(served), device=device))
@@ -206,7 +210,7 @@ def stored_bytes(
     scheme: QuantScheme | None,
     *,
     item_bytes: int,
-    index_bits: int = 0,
+    input_bits: int = 0,
 ) -> int:
     """Bytes of the weights: quantized linears as the scheme packs them, the rest plain.
 
@@ -215,19 +219,19 @@ def stored_bytes(
         structure: says which linears are quantized.
         scheme: None: every parameter is plain.
         item_bytes: of a plain number in the checkpoint.
-        index_bits: of group indices, see `QuantizationReport`.
+        input_bits: see `QuantizationReport`.
     """
     everything = sum(p.numel() for p in model.parameters())
     if scheme is None:
         return everything * item_bytes
     shapes = [weight.shape for _, weight in structure.quantized()]
     plain = everything - sum(shape.numel() for shape in shapes)
-    bits = index_bits + sum(scheme.stored_bits(*shape) for shape in shapes)
+    bits = input_bits + sum(scheme.stored_bits(*shape) for shape in shapes)
     return plain * item_bytes + (bits + 7) // 8
 
 
-def bits_per_weight(structure: Structure, scheme: QuantScheme, *, index_bits: int = 0) -> float:
-    """Effective bits of one quantized weight, with its share of scales, zero points and indices."""
+def bits_per_weight(structure: Structure, scheme: QuantScheme, *, input_bits: int = 0) -> float:
+    """Effective bits of one quantized weight, with its share of scales, zero points, indices."""
     shapes = [weight.shape for _, weight in structure.quantized()]
-    stored = index_bits + sum(scheme.stored_bits(*s) for s in shapes)
+    stored = input_bits + sum(scheme.stored_bits(*s) for s in shapes)
     return stored / sum(s.numel() for s in shapes)

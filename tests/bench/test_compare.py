@@ -433,3 +433,17 @@ def test_commands_that_only_tell(command: list[str], capsys: pytest.CaptureFixtu
 )
 def test_bad_usage(command: list[str]) -> None:
     assert cli.main(command) == cli.BAD_INPUT
+
+
+def test_the_articles_awq_comes_when_asked_for(
+    request_for: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = replace(request_for, methods=("rtn", "awq-article"))
+    assert cli.main(arguments(asked, tmp_path / "run")) == cli.DONE
+    assert "AWQ (article)" in capsys.readouterr().out
+    records = [read_record(p) for p in (tmp_path / "run").glob("records/awq-article*.json")]
+    assert len(records) == 2
+    for record in records:
+        assert record.cell.method_settings == {"steps": 20}
+        assert record.quantization["calibration_passes"] == 1
+    assert "awq-article" not in Request().methods
