@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench import calibration
@@ -49,6 +50,6 @@ def print_list(output: Console) -> None:
         table.add_column(style="bold", no_wrap=True, min_width=18)
         table.add_column()
         for name, about in entries.items():
-            table.add_row(f"  {name}", about)
+            table.add_row(f"  {name}", escape(about))
         output.print(table)
         output.print()
