@@ -23,6 +23,8 @@ BENCHMARKS = {
 }
 SCHEMA_VERSION = 1
 BAD_INPUT = 2
+BUSY = 0.5
+"""Load average above which figures are not to be trusted."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,14 +78,22 @@ def run(what: str, arguments: Sequence[str]) -> dict[str, Any]:
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         _check_writable(options.out)
+        load = os.getloadavg()[0]
+        reporter = Reporter(Console(stderr=True))
+        if load > BUSY:
+            reporter.warn(
+                f"the machine is busy (load {load:.1f}): threads that wait for each other "
+                "measure nothing; use an idle one for figures that count"
+            )
         environment.reset_peak_memory()
         started = time.perf_counter()
-        result = module.measure(options, Reporter(Console(stderr=True)))
+        result = module.measure(options, reporter)
         document = {
             "schema_version": SCHEMA_VERSION,
             "benchmark": what,
             "command": _command(what, arguments),
-            "seconds": time.perf_counter() - started,
+            "took_s": time.perf_counter() - started,
+            "load_before": load,
             "peak_bytes": environment.peak_memory_bytes(),
             "environment": environment.describe(),
             **result,

@@ -233,8 +233,9 @@ def quantize_random(
         "calibrate": _calibration_operations(structure, tokens),
         **{method.name: _operations(structure, method, scheme) for method in methods},
     }
-    in_float32 = sum(sum(one.values()) for one in counts.values()) - counts["calibrate"]["forward"]
-    least = in_float32 / rates["float32"] + counts["calibrate"]["forward"] / list(rates.values())[1]
+    forward = counts["calibrate"]["forward"]
+    other = sum(sum(one.values()) for one in counts.values()) - forward
+    least = other / rates["float32"] + forward / rates[str(dtype).removeprefix("torch.")]
     say.say(f"  arithmetic alone takes {in_words(least)}; expect once or twice that")
 
     with tempfile.TemporaryDirectory() as folder:

@@ -117,5 +117,6 @@ def machine(document: Mapping[str, Any]) -> str:
     commit = (where["commit"] or "no commit")[:9] + ("+" if where["dirty"] else "")
     return (
         f"{hardware}, {where['threads']} threads, torch {where['packages']['torch']}, "
-        f"{commit}. Repeat with `{document['command']}`.\n"
+        f"{commit}, load {document['load_before']:.1f} before. "
+        f"Repeat with `{document['command']}`.\n"
     )
