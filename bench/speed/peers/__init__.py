@@ -1,0 +1,1 @@
+"""Runners that are handed to other Pythons; nothing here imports this project."""
