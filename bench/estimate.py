@@ -13,6 +13,7 @@ from quantcore.checkpoint import LoadedModel
 from quantcore.grid import round_to_nearest
 from quantcore.method import Method
 from quantcore.scheme import QuantScheme
+from quantcore.statistics import triangle_share
 from quantcore.structure import Structure
 
 _TRIAL_S = 0.15
@@ -85,7 +86,11 @@ def calibration_s(structure: Structure, tokens: int, rates: Rates) -> float:
             if matrix.expert is not None:  # a router sends each token to a few experts
                 count = block.module.get_parameter(matrix.parameter).shape[0]
                 share = min(1.0, rates.experts_per_token / count)
-            grams += 1.1 * share * tokens * group.in_features**2 if group.linears else 0.0
+            grams += (
+                2 * triangle_share(group.in_features) * share * tokens * group.in_features**2
+                if group.linears
+                else 0.0
+            )
     return tokens / rates.forward_tokens_per_s + grams / rates.flop_per_s
 
 
@@ -98,11 +103,11 @@ def quantization_s(
         for group in block.groups:
             k = group.in_features
             n = sum(len(block.weight(name)) for name in group.linears)
-            losses = 1.1 * n * k * k / rates.flop_per_s
+            losses = 2 * triangle_share(k) * n * k * k / rates.flop_per_s
             if method.name == "awq-article":
                 seconds += 21 * 2 * n * k / rates.rounded_per_s  # and losses within groups: small
             elif method.name.startswith("awq"):
-                seconds += 42 * (losses + n * k / rates.rounded_per_s)
+                seconds += (42 if n < 1024 else 15) * (losses + n * k / rates.rounded_per_s)
                 seconds += 11 * n * k / rates.rounded_per_s if method.name != "awq" else 0
             elif method.name.startswith("gptq"):
                 seconds += 2 * losses + k**3 / rates.flop_per_s + k / rates.steps_per_s

@@ -84,6 +84,11 @@ def mirror(gram: Tensor) -> Tensor:
     return upper + upper.triu(1).t()
 
 
+def triangle_share(columns: int) -> float:
+    """What share of the 2 N K^2 operations of a whole product these functions carry out."""
+    return sum(stop * (stop - start) for start, stop in _column_blocks(columns)) / columns**2
+
+
 def _column_blocks(columns: int) -> list[tuple[int, int]]:
     """Eight blocks of columns, or fewer where they would be too narrow to multiply fast."""
     width = max(256, -(-columns // 8))

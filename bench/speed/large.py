@@ -11,7 +11,7 @@ import argparse
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -23,17 +23,20 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from awq_impl.method import UNCLIPPED
+from awq_impl.search import RACED_FROM
 from bench import environment, registry
 from bench.estimate import in_words
 from bench.progress import Reporter
 from bench.speed.timing import machine, markdown, matmul_rate, mib, now
 from quantcore.calibration import BlockWalk, StatsStore, calibrate, stats_bytes
+from quantcore.discovery import discover
 from quantcore.errors import InputError
 from quantcore.grid import QuantizedWeight
 from quantcore.method import CalibrationKind, GroupTask, Method
 from quantcore.quantize import Snapshot, quantize_model
 from quantcore.scheme import QuantScheme
-from quantcore.structure import Block, LinearGroup, Structure, discover
+from quantcore.statistics import triangle_share
+from quantcore.structure import Block, Fold, LinearGroup, Structure
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -149,10 +152,10 @@ class Watched:
         """The method's."""
         return self.method.settings()
 
-    def fold(self, task: GroupTask) -> Tensor | None:
+    def fold(self, fold: Fold, tasks: Sequence[GroupTask]) -> Tensor | None:
         """The method's, timed."""
-        with self._watch(task.group, "fold", self.fold_s):
-            return self.method.fold(task)
+        with self._watch(tasks[0].group, "fold", self.fold_s):
+            return self.method.fold(fold, tasks)
 
     def round(self, task: GroupTask) -> Mapping[str, QuantizedWeight]:
         """The method's, timed."""
@@ -395,7 +398,7 @@ def _count_operators(
 
 def _rows(block: Block, group: LinearGroup) -> int:
     """Output channels of all linears of a group."""
-    return sum(block.linear(name).out_features for name in group.linears)
+    return sum(len(block.weight(name)) for name in group.linears)
 
 
 def _calibration_operations(structure: Structure, tokens: Tensor) -> dict[str, float]:
@@ -405,7 +408,7 @@ def _calibration_operations(structure: Structure, tokens: Tensor) -> dict[str, f
     for block in structure.blocks:
         for group in block.groups:
             forward += 2 * tokens.numel() * _rows(block, group) * group.in_features
-            gram += 2 * tokens.numel() * group.in_features**2
+            gram += triangle_share(group.in_features) * 2 * tokens.numel() * group.in_features**2
         forward += 4 * samples * seqlen**2 * block.groups[0].in_features
     return {"forward": forward, "statistics": gram}
 
@@ -418,18 +421,22 @@ def _operations(structure: Structure, method: Method, scheme: QuantScheme) -> di
         for group in block.groups:
             rows, inputs = _rows(block, group), group.in_features
             if method.calibration != "none":
-                sums["besides"] += 2 * 2 * rows * inputs**2  # every linear's loss and its signal
+                sums["besides"] += (
+                    triangle_share(inputs) * 2 * 2 * rows * inputs**2
+                )  # every linear's loss and its signal
             if method.name.startswith("gptq"):
                 # Cholesky, its inverse, and every column's update of those after it.
                 sums["round"] += inputs**3 / 3 + inputs**3 + rows * inputs**2
             if method.name in ("awq", "awq+clip") and group.absorber is not None:
-                candidates = 2 * _count(settings["steps"]) + 1
-                sums["fold"] += candidates * 2 * rows * inputs**2
+                candidates: float = 2 * _count(settings["steps"]) + 1
+                if rows >= RACED_FROM:  # at the least: an eighth for all, the rest for two
+                    candidates = candidates / 8 + 2 * 7 / 8
+                sums["fold"] += triangle_share(inputs) * candidates * 2 * rows * inputs**2
             if method.name == "awq+clip":
                 clipped = [
                     n for n in group.linears if not any(fnmatchcase(n, p) for p in UNCLIPPED)
                 ]
-                out = sum(block.linear(name).out_features for name in clipped)
+                out = sum(len(block.weight(name)) for name in clipped)
                 factors = _count(settings["steps"]) // 2 + 1
                 sums["round"] += factors * 2 * out * inputs * scheme.group_of(inputs)
     return sums

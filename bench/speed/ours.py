@@ -9,9 +9,9 @@ from torch import Tensor
 
 from bench import registry
 from quantcore.calibration import StatsStore, calibrate
+from quantcore.discovery import discover
 from quantcore.quantize import quantize_model
 from quantcore.scheme import QuantScheme
-from quantcore.structure import discover
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -30,7 +30,7 @@ from bench.speed.timing import (
 from quantcore.errors import InputError
 from quantcore.grid import round_to_nearest
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import InputStats
+from quantcore.statistics import InputStats, add_products, mirror, triangle_share
 
 TARGET = 10.0
 _CHUNK = 8192  # tokens per product
@@ -66,9 +66,9 @@ def statistics_of(x: Tensor) -> InputStats:
     gram = torch.zeros(x.shape[1], x.shape[1])
     total = torch.zeros(x.shape[1], dtype=torch.float64)
     for part in x.split(_CHUNK):
-        gram.addmm_(part.t(), part)
+        add_products(gram, part)
         total += part.abs().sum(0, dtype=torch.float32)
-    return InputStats(gram=gram, mean_abs=(total / len(x)).float(), tokens=len(x))
+    return InputStats(gram=mirror(gram), mean_abs=(total / len(x)).float(), tokens=len(x))
 
 
 def search_again(
@@ -121,8 +121,8 @@ def point(
         "scored": scored,
         "seconds": {name: summary(samples) for name, samples in seconds.items()},
         "operations": {
-            "gram": 2 * tokens * inputs**2,
-            "search": scored * 2 * outputs * inputs**2,
+            "gram": triangle_share(inputs) * 2 * tokens * inputs**2,
+            "search": triangle_share(inputs) * scored * 2 * outputs * inputs**2,
             "again": scored * 2 * tokens * outputs * inputs,
         },
         "ratio_search": paired_ratio(seconds["again"], seconds["search"]),

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from awq_impl.clip import search_ranges
 from awq_impl.method import AWQ
 from awq_impl.salience import activation_salience, tied
-from awq_impl.search import search_scales, search_shared_scales
+from awq_impl.search import RACED_FROM, search_scales, search_shared_scales
 from baselines.gptq import GPTQ
 from baselines.rtn import RTN
 from quantcore.calibration import BlockWalk, StatsStore, calibrate
@@ -302,3 +302,22 @@ def test_block_by_block_equals_statistics_kept_for_all(method: Method) -> None:
     assert streamed.calibrate_s > 0
     with torch.no_grad():
         assert torch.equal(model(tokens).logits, logits)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("scheme", ["int4-g32", "int3-channel"])
+def test_a_race_finds_what_scoring_everybody_finds(
+    seed: int, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(600, 96, generator=generator) * torch.logspace(-1, 1, 96)
+    weight = torch.randn(RACED_FROM + 37, 96, generator=generator) * torch.logspace(0.5, -0.5, 96)
+    stats = InputStats(gram=x.t() @ x, mean_abs=x.abs().mean(0), tokens=600)
+    parsed = QuantScheme.parse(scheme)
+    raced = search_scales(weight, stats, parsed)
+    monkeypatch.setattr("awq_impl.search.RACED_FROM", 10**6)
+    scored = search_scales(weight, stats, parsed)
+    assert raced.loss <= 1.01 * scored.loss
+    assert raced.rtn_loss == pytest.approx(scored.rtn_loss, rel=1e-5)
+    served = round_to_nearest(weight * raced.scales, parsed) / raced.scales
+    assert float(output_error(weight - served, stats.gram)) == pytest.approx(raced.loss, rel=1e-4)
