@@ -86,11 +86,9 @@ def calibration_s(structure: Structure, tokens: int, rates: Rates) -> float:
             if matrix.expert is not None:  # a router sends each token to a few experts
                 count = block.module.get_parameter(matrix.parameter).shape[0]
                 share = min(1.0, rates.experts_per_token / count)
-            grams += (
-                2 * triangle_share(group.in_features) * share * tokens * group.in_features**2
-                if group.linears
-                else 0.0
-            )
+            if group.linears:
+                k = group.in_features
+                grams += 2 * triangle_share(k) * share * tokens * k**2
     return tokens / rates.forward_tokens_per_s + grams / rates.flop_per_s
 
 
