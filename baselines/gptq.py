@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from quantcore.grid import QuantizedWeight, decode, encode, fit, grouped
+from quantcore.grid import QuantizedWeight, fit, grouped, steps_from_zero
 from quantcore.method import CalibrationKind, GroupTask
 from quantcore.scheme import QuantScheme
 from quantcore.structure import Fold
@@ -241,14 +241,22 @@ def round_segment(
         from baselines import gptq_triton
 
         return gptq_triton.round_segment(remaining, factor, scales, zeros, top_code)
-    columns = len(remaining)
     remaining = remaining.clone()
-    codes, errors = torch.empty_like(remaining), torch.empty_like(remaining)
+    steps, errors = torch.empty_like(remaining), torch.empty_like(remaining)
     scales, zeros = scales.expand_as(remaining), zeros.expand_as(remaining)
-    diagonal = factor.diagonal().tolist()
-    for j in range(columns):
-        codes[j] = encode(remaining[j], scales[j], zeros[j], top_code)
-        torch.sub(remaining[j], decode(codes[j], scales[j], zeros[j]), out=errors[j])
-        errors[j].div_(diagonal[j])
-        remaining[j + 1 :].addr_(factor[j, j + 1 :], errors[j], alpha=-1)
-    return codes, errors
+    # A column is six calls on short vectors, so calls are what it costs.
+    columns = zip(
+        remaining.unbind(),
+        scales.unbind(),
+        (-zeros).unbind(),
+        (top_code - zeros).unbind(),
+        steps.unbind(),
+        errors.unbind(),
+        factor.diagonal().tolist(),
+        strict=True,
+    )
+    for j, (weight, scale, low, high, step, error, diagonal) in enumerate(columns):
+        steps_from_zero(weight, scale, low, high, out=step)
+        torch.addcmul(weight, step, scale, value=-1, out=error).div_(diagonal)
+        remaining[j + 1 :].addr_(factor[j, j + 1 :], error, alpha=-1)
+    return steps.add_(zeros), errors

@@ -80,6 +80,21 @@ def encode(weight: Tensor, scales: Tensor, zeros: Tensor, top_code: int) -> Tens
     return torch.round(weight / scales).add_(zeros).clamp_(0, top_code)
 
 
+def steps_from_zero(
+    weight: Tensor, scales: Tensor, low: Tensor, high: Tensor, *, out: Tensor
+) -> Tensor:
+    """``code - zero`` into ``out``, by broadcasting: times the scale it is the served weight.
+
+    Args:
+        weight: to be rounded.
+        scales: positive.
+        low: -zero.
+        high: top_code - zero.
+        out: float32, of the weight's shape.
+    """
+    return torch.clamp(torch.div(weight, scales, out=out).round_(), low, high, out=out)
+
+
 def decode(codes: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
     """``(code - zero) * scale``, by broadcasting."""
     return (codes - zeros).mul_(scales)
