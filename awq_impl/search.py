@@ -118,16 +118,21 @@ def search_shared_scales(
             if (divisor is None and step > 0) or (divisor is not None and step < steps):
                 scales = candidate(activation, divisor, step / steps, rows=rows)
                 runners.append(
-                    _Runner(scales=scales, exponent=step / steps, by_weight=divisor is not None)
+                    _Runner(
+                        scales=scales,
+                        exponent=step / steps,
+                        by_weight=divisor is not None,
+                    )
                 )
     unscaled, racing = runners[0], runners
-    for eighths, margin in ((range(8), 0.0),) if whole else _RACE:
+    for eighths, kept in ((range(8), 1),) if whole else _STAGES:
         for runner in racing:
             runner.loss += loss_of(runner.scales, eighths)
         if not unscaled.loss < float("inf"):
             raise ArithmeticError(f"the output error of plain rounding is {unscaled.loss}")
-        limit = (1 + margin) * min(runner.loss for runner in racing)
-        racing = [runner for runner in racing if runner is unscaled or runner.loss <= limit]
+        racing = sorted(racing, key=lambda runner: runner.loss)[:kept]
+        if unscaled not in racing:
+            racing.append(unscaled)
     best = min(racing, key=lambda runner: runner.loss)
     return ScaleChoice(
         scales=best.scales,
@@ -140,13 +145,13 @@ def search_shared_scales(
 
 RACED_FROM = 1024
 """Rows from which candidates race; fewer rows are all scored for every candidate."""
-_RACE = ((range(1), 0.10), (range(1, 4), 0.03), (range(4, 8), 0.0))
-"""Which eighths of the rows come next, and how far behind the best a candidate may be after them.
-Rows differ in their weights but meet the same inputs, so an eighth of them ranks candidates to a
-percent or so; most are out after it, and a third of the work remains."""
+_STAGES = ((range(1), 12), (range(1, 2), 6), (range(2, 4), 3), (range(4, 8), 1))
+"""Successive halving: which eighths of the rows come next, and how many candidates are kept then.
+Rows have weights of their own and share their inputs, so an eighth of them ranks candidates to a
+fraction of a percent of the loss; in all it is the work of 10 candidates scored on all rows."""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class _Runner:
     """A candidate in the race, with its loss on the rows so far."""
 

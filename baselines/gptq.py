@@ -118,10 +118,27 @@ def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, float]:
         damped.diagonal().add_(tried * mean)
         lower, info = torch.linalg.cholesky_ex(damped)
         if int(info) == 0:
-            identity = torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
-            return torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True), tried
+            return _inverse_of_upper(lower.flip(0, 1)), tried
         tried = max(tried * 10, 1e-4)
     raise ArithmeticError(f"H is not positive definite even with a damping of {tried / 10:g}")
+
+
+def _inverse_of_upper(matrix: Tensor) -> Tensor:
+    """The inverse of an upper triangular matrix, by halves: products run faster than solving.
+
+    [[A, B], [0, D]]^-1 = [[A^-1, -A^-1 B D^-1], [0, D^-1]], two thirds of K^3 operations.
+    """
+    size = matrix.shape[0]
+    if size <= 256:
+        identity = torch.eye(size, dtype=matrix.dtype, device=matrix.device)
+        solved: Tensor = torch.linalg.solve_triangular(matrix, identity, upper=True)
+        return solved
+    half = size // 2
+    inverse = torch.zeros_like(matrix)
+    inverse[:half, :half] = _inverse_of_upper(matrix[:half, :half])
+    inverse[half:, half:] = _inverse_of_upper(matrix[half:, half:])
+    inverse[:half, half:] = -(inverse[:half, :half] @ matrix[:half, half:]) @ inverse[half:, half:]
+    return inverse
 
 
 def gptq(

@@ -429,8 +429,8 @@ def _operations(structure: Structure, method: Method, scheme: QuantScheme) -> di
                 sums["round"] += inputs**3 / 3 + inputs**3 + rows * inputs**2
             if method.name in ("awq", "awq+clip") and group.absorber is not None:
                 candidates: float = 2 * _count(settings["steps"]) + 1
-                if rows >= RACED_FROM:  # at the least: an eighth for all, the rest for two
-                    candidates = candidates / 8 + 2 * 7 / 8
+                if rows >= RACED_FROM:  # see `awq_impl.search`: 12, 6 and 3 go on, and s = 1
+                    candidates = candidates / 8 + 12 / 8 + 6 / 4 + 3 / 2
                 sums["fold"] += triangle_share(inputs) * candidates * 2 * rows * inputs**2
             if method.name == "awq+clip":
                 clipped = [
