@@ -105,7 +105,7 @@ def quantization_s(
             if method.name == "awq-article":
                 seconds += 21 * 2 * n * k / rates.rounded_per_s  # and losses within groups: small
             elif method.name.startswith("awq"):
-                seconds += (42 if n < 1024 else 11) * (losses + n * k / rates.rounded_per_s)
+                seconds += (42 if n < 1024 else 12) * (losses + n * k / rates.rounded_per_s)
                 seconds += 11 * n * k / rates.rounded_per_s if method.name != "awq" else 0
             elif method.name.startswith("gptq"):
                 seconds += 2 * losses + k**3 / rates.flop_per_s + k / rates.steps_per_s

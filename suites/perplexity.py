@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 VERSION = 1
 """Changes whenever the same model could come out with another number."""
 
-_HEAD_ROWS = 512  # tokens whose logits are alive at a time
+_HEAD_ROWS = {"cpu": 256, "cuda": 2048}
+"""Tokens whose logits are alive at a time: few enough to stay in a CPU's cache (256 x 8,192 float32
+are 8 MiB), many enough that reading the head's weights once more for them costs little."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,23 +109,25 @@ def window_nll(
         if plain:
             hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
             rows = hidden[:, :-1].reshape(-1, hidden.shape[-1])
-            losses = torch.cat(
-                [
-                    nn.functional.cross_entropy(head(part).float(), target, reduction="none")
-                    for part, target in zip(
-                        rows.split(_HEAD_ROWS), targets.split(_HEAD_ROWS), strict=True
-                    )
-                ]
-            )
+            count = _HEAD_ROWS.get(device.type, 256)
+            parts = zip(rows.split(count), targets.split(count), strict=True)
+            losses = torch.cat([_token_nll(head(part).float(), target) for part, target in parts])
         else:
             logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-            losses = nn.functional.cross_entropy(logits.flatten(0, 1), targets, reduction="none")
+            losses = _token_nll(logits.flatten(0, 1), targets)
         nll = losses.view(len(ids), -1).double().mean(1)
         if not bool(torch.isfinite(nll).all()):
             raise ArithmeticError("a window's likelihood is not finite: the model overflowed")
         results += nll.tolist()
         done(len(ids))
     return results
+
+
+def _token_nll(logits: Tensor, targets: Tensor) -> Tensor:
+    """-log p(target) of every row, [tokens]; overwrites the logits, so that no more are kept."""
+    chosen = logits.gather(1, targets[:, None])[:, 0]
+    top = logits.amax(-1, keepdim=True)
+    return logits.sub_(top).exp_().sum(-1).log_().add_(top[:, 0]).sub_(chosen)
 
 
 def _head_is_plain(model: PreTrainedModel, head: nn.Module | None, ids: Tensor) -> bool:

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from awq_impl.method import UNCLIPPED
-from awq_impl.search import RACED_FROM
+from awq_impl.search import evaluations
 from bench import environment, registry
 from bench.estimate import in_words
 from bench.progress import Reporter
@@ -428,9 +428,7 @@ def _operations(structure: Structure, method: Method, scheme: QuantScheme) -> di
                 # Cholesky, its inverse, and every column's update of those after it.
                 sums["round"] += inputs**3 / 3 + inputs**3 + rows * inputs**2
             if method.name in ("awq", "awq+clip") and group.absorber is not None:
-                candidates: float = 2 * _count(settings["steps"]) + 1
-                if rows >= RACED_FROM:  # see `awq_impl.search`: 12, 6 and 3 go on, and s = 1
-                    candidates = candidates / 8 + 12 / 8 + 6 / 4 + 3 / 2
+                candidates = evaluations(2 * _count(settings["steps"]) + 1, rows)
                 sums["fold"] += triangle_share(inputs) * candidates * 2 * rows * inputs**2
             if method.name == "awq+clip":
                 clipped = [

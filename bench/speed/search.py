@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from awq_impl.salience import activation_salience, weight_salience
-from awq_impl.search import candidate, search_scales
+from awq_impl.search import candidate, evaluations, search_scales
 from bench.progress import Reporter
 from bench.speed.timing import (
     interleave,
@@ -122,7 +122,11 @@ def point(
         "seconds": {name: summary(samples) for name, samples in seconds.items()},
         "operations": {
             "gram": triangle_share(inputs) * 2 * tokens * inputs**2,
-            "search": triangle_share(inputs) * scored * 2 * outputs * inputs**2,
+            "search": triangle_share(inputs)
+            * evaluations(scored, outputs)
+            * 2
+            * outputs
+            * inputs**2,
             "again": scored * 2 * tokens * outputs * inputs,
         },
         "ratio_search": paired_ratio(seconds["again"], seconds["search"]),
