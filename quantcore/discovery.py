@@ -201,6 +201,9 @@ class _Probe:
         }
         self.hidden = self._normal(*shape)
         self.matrices: dict[str, Matrix] = {}
+        self.expert_count = max(
+            (len(p) for p in self.module.parameters() if p.dim() == 3), default=0
+        )
         self.base = self._run()
 
     def _normal(self, *shape: int) -> Tensor:
@@ -301,8 +304,7 @@ class _Probe:
     def _is_router(self, name: str) -> bool:
         """Whether a matrix only weighs experts: no more outputs than there are of them."""
         matrix = self.matrices[name]
-        count = max(len(self._experts_of(n)) for n in self.matrices)
-        return count > 1 and matrix.expert is None and len(matrix.of(self.module)) <= count
+        return matrix.expert is None and len(matrix.of(self.module)) <= self.expert_count
 
     def _readers(self) -> list[tuple[str, ...]]:
         """Matrices that read the same tensor; of the experts, only the one with most tokens."""
