@@ -239,6 +239,7 @@ def draw(document: dict[str, Any], folder: Path) -> list[Path]:
         axes.grid(axis="y", color="#e3e6ea", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("seconds")
+    panels[0].set_ylim(top=8 * panels[0].get_ylim()[1])  # room for the legend
     panels[0].legend(frameon=False, fontsize=9, loc="upper left")
     figure.suptitle(
         f"Scale search of one linear, {document['main']['scored'] - 1} candidates",
