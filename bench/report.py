@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench import charts, tables
 from bench.records import Record, write_json
@@ -38,6 +39,12 @@ def write(records: Sequence[Record], folder: Path) -> tables.Grid:
     return layout
 
 
+def _commit(where: Mapping[str, Any]) -> str:
+    if not where["commit"]:
+        return "not a checkout"
+    return f"{where['commit'][:12]}{' (changed)' if where['dirty'] else ''}"
+
+
 def _report(records: Sequence[Record], layout: tables.Grid, chart: Sequence[Path]) -> str:
     first = records[0]
     where = first.environment
@@ -45,10 +52,13 @@ def _report(records: Sequence[Record], layout: tables.Grid, chart: Sequence[Path
     suite = first.cell.suites["perplexity"]
     notices = sorted({n for r in records for n in r.quantization.get("notices", [])})
     exempt = sorted({n for r in records for n in r.quantization.get("exempt", [])})
-    commit = (
-        f"{where['commit'][:12]}{' (changed)' if where['dirty'] else ''}"
-        if where["commit"]
-        else "not a checkout"
+    # A comparison that went on later, or from kept records, may come from several.
+    commits = dict.fromkeys(_commit(record.environment) for record in records)
+    commit = ", ".join(
+        f"{one} ({sum(_commit(r.environment) == one for r in records)} cells)"
+        if len(commits) > 1
+        else one
+        for one in commits
     )
     lines = [
         f"# Quantization of {first.model_name}",
