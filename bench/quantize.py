@@ -64,6 +64,7 @@ def quantize(
         "bits_per_weight": bits_per_weight(structure, parsed, input_bits=report.input_bits),
         "calibration": None if calibration is None else calibration.describe(),
         "exempt": list(structure.exempt),
+        "notices": [*structure.notices, *report.notices],
         "relative_losses": report.relative_losses,
         "quantize_s": report.quantize_s,
         "environment": environment.describe(),

@@ -129,10 +129,16 @@ def discover(model: nn.Module, *, exclude: Sequence[str] = ()) -> Structure:
                 Block(name=name, module=module, matrices=reading.matrices, groups=tuple(groups))
             )
     if unused:
-        linears = sorted({f"{list_name}.*.{n}" for g in blocks[0].groups for n in g.linears})
+        linears = sorted(
+            {
+                f"{list_name}.*.{one.parameter.removesuffix('.weight')}"
+                + ("" if one.expert is None else ".*")
+                for one in blocks[0].matrices.values()
+            }
+        )
         raise InputError(
             f"--exclude {', '.join(sorted(unused))}: matches no linear; this model has "
-            f"{', '.join(linears[:20])}"
+            f"{', '.join(linears)}"
         )
     if not any(group.linears for block in blocks for group in block.groups):
         raise InputError(
@@ -286,7 +292,8 @@ class _Probe:
                     f"{type(self.module).__name__}: parameter {name} {list(parameter.shape)} of a "
                     f"{type(owner).__name__} is not a matrix that an input was multiplied with, so "
                     "it would silently stay unquantized; this structure is unknown, "
-                    "quantcore.discovery has to learn it"
+                    "quantcore.discovery has to learn it (`awq-bench list` names the known "
+                    "families)"
                 )
 
     def _experts_of(self, name: str) -> Sequence[int | None]:
@@ -456,7 +463,7 @@ class _Probe:
             raise InputError(
                 f"{type(norm).__name__} ({name}): its output is not a multiple of its weight, nor "
                 "of its weight plus a whole number; this form of norm is unknown, "
-                "quantcore.discovery has to learn it"
+                "quantcore.discovery has to learn it (`awq-bench list` names the known families)"
             )
         return offset
 

@@ -171,7 +171,7 @@ def _quantize_block(
         names = [group.label for group in groups if group.index in unseen]
         report.notices.append(
             f"{block.name}: no calibration token reached {', '.join(names)}: rounded to nearest "
-            "(more --samples would reach more experts)"
+            "(more --calibration-samples would reach more experts)"
         )
     report.fold_s += folded - started
     report.round_s += _now(device) - folded

@@ -294,7 +294,8 @@ def block_list(model: nn.Module) -> tuple[str, nn.ModuleList]:
         raise InputError(
             f"{type(model).__name__}: expected one list of {count} blocks (num_hidden_layers), "
             f"found {len(found)}: {[name for name, _ in found]}; this structure is unknown, "
-            "quantcore.structure.block_list has to learn it"
+            "quantcore.structure.block_list has to learn it (`awq-bench list` names the known "
+            "families)"
         )
     return found[0]
 
