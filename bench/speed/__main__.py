@@ -10,6 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def run(what: str, arguments: Sequence[str]) -> dict[str, Any]:
 
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
+        made = not options.out.exists()
         _check_writable(options.out)
         load = os.getloadavg()[0]
         reporter = Reporter(Console(stderr=True))
@@ -87,7 +89,13 @@ def run(what: str, arguments: Sequence[str]) -> dict[str, Any]:
             )
         environment.reset_peak_memory()
         started = time.perf_counter()
-        result = module.measure(options, reporter)
+        try:
+            result = module.measure(options, reporter)
+        except BaseException:
+            if made:  # a refused run leaves nothing behind
+                with suppress(OSError):
+                    options.out.rmdir()
+            raise
         document = {
             "schema_version": SCHEMA_VERSION,
             "benchmark": what,
