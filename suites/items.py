@@ -161,7 +161,12 @@ def fingerprint(items: Sequence[Item]) -> str:
     return hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()
 
 
-FIRST_NAMES = (
+def words(text: str) -> tuple[str, ...]:
+    """A stock of open values, written with spaces between them."""
+    return tuple(text.split())
+
+
+FIRST_NAMES = words(
     "Ada Aiko Alma Amara Amir Anders Anika Anton Aria Arjun Astrid Bao Beatriz Benno Bianca Bruno "
     "Callum Carmen Cecilia Chidi Clara Cosima Dara Darius Davor Delia Dmitri Dora Edda Edwin Eero "
     "Elif Emeka Enzo Esther Farah Felix Fiona Florin Freya Gita Goran Greta Gustav Hana Harun "
@@ -171,8 +176,8 @@ FIRST_NAMES = (
     "Oskar Otto Paola Pavel Petra Pia Priya Quinn Rafael Ravi Rhea Roman Rosa Ruben Sami Sanna "
     "Selma Sergio Silas Sofia Soren Stella Sven Talia Tariq Tessa Theo Tilda Tomas Ulla Uma Uri "
     "Vera Viktor Wanda Wei Willa Xenia Yara Yusuf Zane Zara Zeno Zoe"
-).split()
-LAST_NAMES = (
+)
+LAST_NAMES = words(
     "Abbott Achterberg Adeyemi Aldana Almeida Amato Andrade Arslan Bakker Banerjee Barros Becker "
     "Bell Bianchi Boateng Borg Bowen Brandt Bruun Calloway Campos Castel Chandra Chen Cho Costa "
     "Crane Dahl Darrow Demir Diallo Dorn Drummond Eklund Engel Eriksen Esposito Falk Farrow "
@@ -184,8 +189,8 @@ LAST_NAMES = (
     "Ramos Rao Reyes Ricci Rossi Roth Rowe Sakai Salonen Santos Sato Schmid Serrano Sharma Silva "
     "Singh Sorensen Steiner Sutter Tanaka Thorne Tran Turner Ueda Vance Varga Vega Vidal Vogel "
     "Wagner Walsh Weber Weiss Wolff Yamada Yilmaz Young Zhang Ziegler Zimmer"
-).split()
-CITIES = (
+)
+CITIES = words(
     "Aarhus Accra Adelaide Almaty Amman Antwerp Arequipa Athens Auckland Baku Bamako Bangkok Basel "
     "Beirut Belgrade Bergen Bilbao Bogota Bologna Bordeaux Bremen Brno Bruges Bucharest Cairo "
     "Calgary Cardiff Cartagena Chennai Cologne Cordoba Cork Dakar Davao Denver Dhaka Dresden "
@@ -197,8 +202,8 @@ CITIES = (
     "Seville Sofia Split Stavanger Stockholm Sydney Tallinn Tampere Tbilisi Tirana Toledo Toronto "
     "Trieste Trondheim Tunis Turin Utrecht Valencia Verona Vienna Vilnius Warsaw Wellington Zagreb "
     "Zurich"
-).split()
-PRODUCTS = (
+)
+PRODUCTS = words(
     "anvil apron armchair backpack banjo barometer basket bench bicycle binoculars blanket blender "
     "bookcase bracelet broom bucket cabinet camera candle canoe carpet cello chair chisel clarinet "
     "clock coat compass cradle crate cupboard curtain cushion desk dictionary drill drum dryer "
@@ -210,10 +215,10 @@ PRODUCTS = (
     "saddle saw scale scanner scarf scissors scooter screen shelf shovel sieve skillet sled sofa "
     "spade speaker stapler stool stove suitcase tablet tent thermos toaster towel tractor tray "
     "tripod trowel trumpet umbrella vase vest violin wagon wallet wardrobe whistle wrench"
-).split()
-COLORS = (
+)
+COLORS = words(
     "amber aqua azure beige black blue bronze brown coral cream crimson cyan emerald gold gray "
     "green indigo ivory jade khaki lavender lilac lime magenta maroon mint navy ochre olive orange "
     "peach pink plum purple red rose ruby rust salmon scarlet silver tan teal turquoise violet "
     "white yellow"
-).split()
+)
