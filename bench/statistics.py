@@ -24,6 +24,13 @@ class Interval:
     windows: int
 
 
+def mean(values: Sequence[float], *, seed: int) -> Interval:
+    """The mean over windows."""
+    low, high = _bootstrap_mean(np.asarray(values), seed=seed)
+    average = float(np.mean(values))
+    return Interval(estimate=average, low=low, high=high, p_value=None, windows=len(values))
+
+
 def perplexity(window_nll: Sequence[float], *, seed: int) -> Interval:
     """``exp(mean nll)`` of one model; the interval is over windows."""
     return _exp_mean(np.asarray(window_nll), seed=seed, test=False)
@@ -50,26 +57,34 @@ def perplexity_ratio(
 def _exp_mean(
     values: np.ndarray[tuple[int], np.dtype[np.float64]], *, seed: int, test: bool
 ) -> Interval:
-    mean = float(values.mean())
-    low = high = mean
-    p_value: float | None = 1.0 if test else None
-    if len(values) > 1 and np.ptp(values) > 0:
-        result = stats.bootstrap(
-            (values,),
-            np.mean,
-            n_resamples=RESAMPLES,
-            batch=1000,
-            confidence_level=CONFIDENCE,
-            method="BCa",
-            rng=np.random.default_rng(seed),
-        )
-        low, high = map(float, result.confidence_interval)
-        if test:
-            p_value = float(stats.ttest_1samp(values, 0.0).pvalue)
+    low, high = _bootstrap_mean(values, seed=seed)
+    p_value: float | None = None
+    if test:
+        varied = len(values) > 1 and np.ptp(values) > 0
+        p_value = float(stats.ttest_1samp(values, 0.0).pvalue) if varied else 1.0
     return Interval(
-        estimate=float(np.exp(mean)),
+        estimate=float(np.exp(values.mean())),
         low=float(np.exp(low)),
         high=float(np.exp(high)),
         p_value=p_value,
         windows=len(values),
     )
+
+
+def _bootstrap_mean(
+    values: np.ndarray[tuple[int], np.dtype[np.float64]], *, seed: int
+) -> tuple[float, float]:
+    """BCa interval of the mean; of no width where nothing varies."""
+    if len(values) < 2 or np.ptp(values) == 0:
+        return float(values.mean()), float(values.mean())
+    result = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=1000,
+        confidence_level=CONFIDENCE,
+        method="BCa",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = map(float, result.confidence_interval)
+    return low, high
