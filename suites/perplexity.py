@@ -10,17 +10,20 @@ Another window length is another number, so it is part of the metric's name: ``w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from quantcore.errors import InputError
+from suites.divergence import Divergence, Reference, divergence_of_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.utils import ModelOutput
 
 VERSION = 1
 """Changes whenever the same model could come out with another number."""
@@ -28,6 +31,9 @@ VERSION = 1
 _HEAD_ROWS = {"cpu": 256, "cuda": 2048}
 """Tokens whose logits are alive at a time: few enough to stay in a CPU's cache (256 x 8,192 float32
 are 8 MiB), many enough that reading the head's weights once more for them costs little."""
+
+_SLICES = 8
+"""Comparing two distributions takes several tensors of their size: that many times fewer rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +86,16 @@ def cut_windows(
     return Windows(tokens=windows, text_tokens=len(ids), of=whole, metric=metric)
 
 
-@torch.no_grad()
+@dataclass(frozen=True, kw_only=True)
+class WindowScores:
+    """What one pass over the windows measured."""
+
+    nll: list[float]
+    """Mean negative log-likelihood per scored token of every window, in nats."""
+    divergence: Divergence | None
+    """From the reference, if there was one."""
+
+
 def window_nll(
     model: PreTrainedModel,
     windows: Tensor,
@@ -88,39 +103,91 @@ def window_nll(
     batch_size: int,
     done: Callable[[int], None] = lambda count: None,
 ) -> list[float]:
-    """Mean negative log-likelihood per scored token of every window, in nats.
+    """The likelihoods alone of `measure_windows`."""
+    return measure_windows(model, windows, batch_size=batch_size, done=done).nll
+
+
+@torch.no_grad()
+def measure_windows(
+    model: PreTrainedModel,
+    windows: Tensor,
+    *,
+    batch_size: int,
+    reference: Reference | None = None,
+    keep: Reference | None = None,
+    done: Callable[[int], None] = lambda count: None,
+) -> WindowScores:
+    """Likelihood and divergence in one pass; the likelihood does not depend on the other.
 
     Args:
         model: in evaluation mode.
         windows: int64 [windows, seqlen].
         batch_size: windows per forward pass; decides speed and memory, not the result.
+        reference: the unquantized model on these windows, to compare this model with.
+        keep: filled with this model's hidden states, to be a reference.
         done: told how many windows were finished.
 
     Raises:
-        ArithmeticError: a window's likelihood is not finite.
+        ArithmeticError: a window's likelihood or divergence is not finite.
+        InputError: divergence of a model whose logits are not made from its final hidden states
+            alone, or hidden states that fit nowhere.
+        ValueError: a reference of other windows, or one not yet filled.
     """
+    for one in (reference, keep):
+        if one is not None:
+            one.check(windows)
     device = next(model.parameters()).device
-    head = model.get_output_embeddings()
-    plain = _head_is_plain(model, head, windows[:1, :16].to(device))
-    results: list[float] = []
+    count = _HEAD_ROWS.get(device.type, 256)
+    output = _output_of_the_body(model, windows[:1, :16].to(device))
+    if output is None and (reference is not None or keep is not None):
+        raise InputError(
+            f"divergence: {type(model).__name__} does not make its logits from its final hidden "
+            "states alone, so they cannot be compared a few at a time; leave divergence out"
+        )
+    nll: list[float] = []
+    token_kl: list[Tensor] = []
+    token_agrees: list[Tensor] = []
     for batch in windows.split(batch_size):
         ids = batch.to(device)
         targets = ids[:, 1:].reshape(-1)
-        if plain:
-            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-            rows = hidden[:, :-1].reshape(-1, hidden.shape[-1])
-            count = _HEAD_ROWS.get(device.type, 256)
-            parts = zip(rows.split(count), targets.split(count), strict=True)
-            losses = torch.cat([_token_nll(head(part).float(), target) for part, target in parts])
-        else:
+        if output is None:
             logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
             losses = _token_nll(logits.flatten(0, 1), targets)
-        nll = losses.view(len(ids), -1).double().mean(1)
-        if not bool(torch.isfinite(nll).all()):
+        else:
+            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+            if keep is not None:
+                keep.keep(len(nll), hidden)
+            rows = hidden.reshape(-1, hidden.shape[-1]).split(count)
+            others: Sequence[Tensor | None] = [None] * len(rows)
+            if reference is not None:
+                states = reference.states(len(nll), len(ids)).to(device)
+                others = states.flatten(0, 1).split(count)
+            parts: list[Tensor] = []
+            with _from_hidden_states(model, output) as logits_of:
+                for part, other, target in zip(rows, others, targets.split(count), strict=True):
+                    logits = logits_of(part)
+                    if other is not None:
+                        kl, agrees = _compare(logits, logits_of(other))
+                        token_kl.append(kl)
+                        token_agrees.append(agrees)
+                    parts.append(_token_nll(logits, target))
+                    del logits  # before the next ones are made
+            losses = torch.cat(parts)
+        means = losses.view(len(ids), -1).double().mean(1)
+        if not bool(torch.isfinite(means).all()):
             raise ArithmeticError("a window's likelihood is not finite: the model overflowed")
-        results += nll.tolist()
+        nll += means.tolist()
         done(len(ids))
-    return results
+    divergence = None
+    if reference is not None:
+        shape = (len(windows), windows.shape[1] - 1)
+        divergence = Divergence(
+            token_kl=torch.cat(token_kl).view(shape).cpu(),
+            token_agrees=torch.cat(token_agrees).view(shape).cpu(),
+        )
+        if not bool(torch.isfinite(divergence.token_kl).all()):
+            raise ArithmeticError("a token's divergence is not finite: the model overflowed")
+    return WindowScores(nll=nll, divergence=divergence)
 
 
 def _token_nll(logits: Tensor, targets: Tensor) -> Tensor:
@@ -130,14 +197,68 @@ def _token_nll(logits: Tensor, targets: Tensor) -> Tensor:
     return logits.sub_(top).exp_().sum(-1).log_().add_(top[:, 0]).sub_(chosen)
 
 
-def _head_is_plain(model: PreTrainedModel, head: nn.Module | None, ids: Tensor) -> bool:
-    """Whether logits are the head of the last hidden state and no more (no soft cap, no scaling).
+def _compare(logits: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """`divergence_of_rows`, fewer rows at a time."""
+    rows = -(-len(logits) // _SLICES)
+    pairs = zip(logits.split(rows), reference.split(rows), strict=True)
+    kl, agrees = zip(*(divergence_of_rows(one, other) for one, other in pairs), strict=True)
+    return torch.cat(kl), torch.cat(agrees)
 
-    Then they can be taken a few rows at a time, so that those of a large vocabulary are never in
-    memory whole. Tried out on a few tokens rather than read from the configuration.
+
+@contextmanager
+def _from_hidden_states(
+    model: PreTrainedModel, output: type[ModelOutput]
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Yields a function from final hidden states [tokens, hidden] to float32 logits.
+
+    It calls the model's own ``forward``, whose body stands still meanwhile and gives out these
+    hidden states: so whatever the family does around its head (scaling, a soft cap) is done. The
+    logits are the caller's to overwrite.
     """
-    if head is None:
-        return False
+    given: list[Tensor] = []
+
+    def forward(*_: Any, **__: Any) -> ModelOutput:
+        return output(last_hidden_state=given[0])
+
+    def logits_of(rows: Tensor) -> Tensor:
+        given[:] = [rows[None]]
+        ids = torch.zeros(1, len(rows), dtype=torch.int64, device=rows.device)
+        logits: Tensor = model(input_ids=ids, use_cache=False).logits[0].float()
+        return logits
+
+    # Most models call `base_model`, some (OPT) the decoder in it.
+    bodies = {model.base_model, model.get_decoder()} - {model}
+    before = [vars(body).get("forward") for body in bodies]
+    for body in bodies:
+        body.forward = forward
+    try:
+        yield logits_of
+    finally:
+        for body, own in zip(bodies, before, strict=True):
+            if own is None:
+                del body.forward
+            else:  # a hook that moves inputs between devices had replaced it
+                body.forward = own
+
+
+def _output_of_the_body(model: PreTrainedModel, ids: Tensor) -> type[ModelOutput] | None:
+    """What the model's body returns; None if logits are not made of its hidden states alone.
+
+    Tried out on a few tokens rather than read from the configuration.
+    """
+    if model.base_model is model:
+        return None
     logits = model(input_ids=ids, use_cache=False).logits
-    direct = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
-    return logits.shape == direct.shape and torch.allclose(logits, direct, rtol=1e-3, atol=1e-3)
+    body = model.base_model(input_ids=ids, use_cache=False)
+    hidden = getattr(body, "last_hidden_state", None)
+    if hidden is None:
+        return None
+    try:
+        with _from_hidden_states(model, type(body)) as logits_of:
+            again = logits_of(hidden[0])
+    except Exception:  # code of any family: whatever goes wrong, whole logits are left to us
+        return None
+    same = again.shape == logits.shape[1:] and torch.allclose(
+        again, logits[0].float(), rtol=1e-3, atol=1e-3
+    )
+    return type(body) if same else None
