@@ -18,6 +18,7 @@ BENCHMARKS = {
     "reference": "AWQ and GPTQ on the shipped model, beside their peers",
     "search": "the scale search through H against running the linear again, and how it grows",
     "evaluation": "perplexity against the bare forward passes; a vocabulary of 150,000",
+    "tasks": "task requests in batches, beside one by one and Transformers in rows of 32",
     "comparison": "what a comparison of 12 cells spends besides its cells",
     "large": "a random Llama of about 1 B parameters by every method, phase by phase",
     "gpu": "Llama-2-7B shapes with random weights on a CUDA GPU, phase by phase",
