@@ -1,0 +1,1 @@
+"""Tool calls: does the model still call the right tool with the right arguments?"""
