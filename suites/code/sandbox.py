@@ -1,0 +1,317 @@
+"""Foreign code, run where it can do no harm and cannot lie about its success.
+
+Each piece runs in processes of its own (`suites.code.launcher`), with nothing of ours in reach: an
+empty environment, no input, output that leads nowhere, limits on time and memory, no further
+process, no byte written to any file, never as root; and where the system allows it, no network, no
+signals to others, and no files but Python's own library. Which of these hold here is what
+`protections` says.
+
+Whether the code is right is not the code's to say:
+
+- for *calls*, it gets arguments and hands back values, and never sees what is expected of them.
+  The comparison is ours (`matches`). A lie would have to be the right answer.
+- for *tests* (Python with ``assert``, as HumanEval's and MBPP's), they run in its process, after
+  it. Success is a random word that is handed out after the last test: code that leaves early, or
+  prints that all is well, has not got it. Code that searches the interpreter's own frames for the
+  word would find it; a completion that does so is beyond what this guards against.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from quantcore.errors import InputError
+
+Kind = Literal["finished", "failed", "raised", "syntax_error", "timed_out", "out_of_limits"]
+
+_LAUNCHER = Path(__file__).with_name("launcher.py")
+_PYTHON = getattr(sys, "_base_executable", None) or sys.executable
+_NEEDED = ("unprivileged", "limits")
+_LINUX_ONLY = ("namespaces", "landlock", "seccomp")
+_MAY_LACK = ("memory", *_LINUX_ONLY)
+_GRACE_S = 120.0
+"""Beyond the supervisor's own deadlines: only a supervisor that hangs meets it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one piece of code may use."""
+
+    timeout_s: float = 3.0
+    """Processor time, rounded up to whole seconds; by the clock, three times as long, since the
+    machine may be busy with others."""
+    memory_bytes: int = 512 << 20
+    """Address space, Python's own 20 MiB or so included."""
+
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A piece of code and what is asked of it: calls, or tests."""
+
+    source: str
+    entry_point: str
+    """The function that is called or tested."""
+    calls: tuple[str, ...] = ()
+    """Lists of arguments, each as JSON."""
+    tests: str | None = None
+    """Python that raises if the code is wrong; with it, ``calls`` are not made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """How a piece of code ended."""
+
+    kind: Kind
+    """``finished``: all calls returned (right or wrong), or all tests passed. ``failed``: an
+    assertion did not hold. ``raised``: it ended by another exception, left early, or crashed.
+    ``out_of_limits``: it met a limit on memory, files or processes, or said too much."""
+    detail: str = ""
+    """In words, for the log; partly the code's own, so never to be parsed."""
+    values: tuple[Any, ...] = ()
+    """What each call returned, as ``{"value": ...}``, or ``{"other": "<type>"}`` for what JSON
+    does not have. As the code claims: of any shape."""
+
+
+def run(job: Job, limits: Limits = LIMITS) -> Verdict:
+    """Run one piece of code, about 30 ms and what the code itself takes.
+
+    Raises:
+        InputError: this system cannot hold even the limits on time and processes, or keep the code
+            from being root.
+    """
+    return _run(job, limits, _layers())
+
+
+def run_many(
+    jobs: Sequence[Job], limits: Limits = LIMITS, *, workers: int | None = None
+) -> list[Verdict]:
+    """`run` for each, several at a time (as many as there are processors)."""
+    layers = _layers()
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        return list(pool.map(lambda job: _run(job, limits, layers), jobs))
+
+
+def matches(returned: object, expected: object) -> bool:
+    """Whether a value that `run` handed back is the one expected: equal, and of the same types.
+
+    A whole number and a decimal one may stand for each other (2 and 2.0), up to rounding; true and
+    1 may not.
+    """
+    if not isinstance(returned, dict) or "value" not in returned:
+        return False
+    return _same(returned["value"], expected)
+
+
+def _same(left: object, right: object) -> bool:
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_same, left, right))
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_same(left[key], right[key]) for key in right)
+    if type(left) in (int, float) and type(right) in (int, float):
+        if type(left) is type(right) is int:
+            return left == right
+        try:
+            return math.isclose(left, right, rel_tol=1e-9, abs_tol=1e-12)  # type: ignore[arg-type]
+        except OverflowError:  # a whole number beyond what decimals reach
+            return False
+    return type(left) is type(right) and left == right
+
+
+def protections() -> dict[str, str]:
+    """What keeps foreign code from doing harm here: each danger, and what stands against it.
+
+    A text that begins with ``NOT HELD`` says what this system lacks.
+    """
+    layers = _layers()
+    own_root, closed, filtered = (name in layers for name in ("namespaces", "landlock", "seccomp"))
+
+    def by(*means: tuple[bool, str], lack: str) -> str:
+        found = [text for held, text in means if held]
+        return "; ".join(found) if found else f"NOT HELD: {lack}"
+
+    root = os.geteuid() == 0
+    return {
+        "root": "a passing user of its own" if root else "your own user, without capabilities",
+        "time": "limits on processor time and by the clock",
+        "memory": by(
+            ("memory" in layers, "limit on address space"), lack="memory has no limit here"
+        ),
+        "processes": "limit of none, threads included",
+        "disk": "limit of 0 bytes a file",
+        "environment": "empty",
+        "output": "leads nowhere; the report has a limit",
+        "network": by(
+            (own_root, "an empty network namespace"),
+            (filtered, "sockets refused (seccomp)"),
+            lack="the code can reach the network; needs Linux with namespaces or seccomp",
+        ),
+        "signals": by(
+            (own_root, "a process namespace of its own"),
+            (filtered, "signals refused (seccomp)"),
+            (root, "another user"),
+            lack="the code can end your other processes",
+        ),
+        "files": by(
+            (own_root, "an empty root with Python's library, read-only"),
+            (closed, "nothing but Python's library can be opened (Landlock)"),
+            (root, "another user: what others may not read or change is safe, the rest is not"),
+            lack="the code can read and delete what you can; needs Linux with namespaces or "
+            "Landlock",
+        ),
+    }
+
+
+def not_held() -> list[str]:
+    """What this system lacks, each danger with what it means; empty where everything is held."""
+    return [
+        f"{danger}: {text.removeprefix('NOT HELD: ')}"
+        for danger, text in protections().items()
+        if text.startswith("NOT HELD")
+    ]
+
+
+@functools.cache
+def _layers() -> tuple[str, ...]:
+    """The layers that hold on this system, each tried once, then all together.
+
+    Raises:
+        InputError: a needed one does not hold.
+    """
+    if os.name != "posix":
+        raise InputError(
+            f"running generated code is not possible on {sys.platform}: it needs Linux (or a POSIX "
+            "system, with fewer protections); leave out the tasks that run code"
+        )
+    held: list[str] = []
+    for name in (*_NEEDED, *_MAY_LACK):
+        if name in _LINUX_ONLY and sys.platform != "linux":
+            continue
+        # What is tried alone may lean on what is needed anyway: an unprivileged user has to be able
+        # to read Python's library, and an empty root may be what lets it.
+        setup = _setup((name,))
+        if name == "unprivileged" and setup != "ready":
+            setup = _setup(("namespaces", name))
+        if setup == "ready":
+            held.append(name)
+        elif name in _NEEDED:
+            raise InputError(
+                f"generated code cannot be run safely here ({name}: {setup}); run as an ordinary "
+                "user with a Python that other users can read, or leave out the tasks that run code"
+            )
+    setup = _setup(held)
+    if setup != "ready":
+        raise InputError(
+            f"generated code cannot be run safely here: {setup} (with {', '.join(held)}); leave "
+            "out the tasks that run code"
+        )
+    return tuple(held)
+
+
+def _setup(layers: Sequence[str]) -> str:
+    """``ready``, or why these layers cannot be had."""
+    report = _launch(Job(source="", entry_point="", tests=""), LIMITS, layers, nonce="")
+    return str(report["setup"])
+
+
+def _run(job: Job, limits: Limits, layers: Sequence[str]) -> Verdict:
+    nonce = secrets.token_hex(16)
+    outcome = _launch(job, limits, layers, nonce=nonce)
+    if outcome["setup"] != "ready":
+        # Said before any of the code ran: ours to mend, not the code's fault.
+        raise RuntimeError(f"the sandbox could not be set up: {outcome['setup']}")
+    if outcome["flooded"]:
+        return Verdict(kind="out_of_limits", detail="the report was too long")
+    if outcome["report"] is not None:
+        verdict = _believe(outcome["report"], job, nonce)
+        if verdict is not None:
+            return verdict
+    killed = outcome["signal"]
+    # The kernel counts time against the limit in ticks, which may run ahead of what was used.
+    used_up = outcome["cpu_s"] >= math.ceil(limits.timeout_s) / 2
+    if outcome["late"] or (killed in (signal.SIGKILL, signal.SIGXCPU) and used_up):
+        return Verdict(kind="timed_out", detail=f"{outcome['cpu_s']:.1f} s of processor time")
+    if killed == signal.SIGKILL and outcome["report"] is None:
+        return Verdict(kind="out_of_limits", detail="killed by the system")
+    if killed and outcome["report"] is None:
+        return Verdict(kind="raised", detail=f"crashed: {signal.Signals(killed).name}")
+    return Verdict(kind="raised", detail="left before it had been asked everything")
+
+
+def _believe(report: str, job: Job, nonce: str) -> Verdict | None:
+    """The verdict of a cell's report, None if it is not one; the report may be the code's own."""
+    try:
+        claim = json.loads(report)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(claim, dict):
+        return None
+    kind, values = claim.get("kind"), claim.get("values")
+    if kind == "finished" and job.tests is not None:
+        return Verdict(kind="finished") if claim.get("nonce") == nonce else None
+    if kind == "finished" and isinstance(values, list) and len(values) == len(job.calls):
+        return Verdict(kind="finished", values=tuple(values))
+    if kind in ("failed", "raised", "syntax_error", "out_of_limits"):
+        return Verdict(kind=kind, detail=str(claim.get("detail", ""))[:300])
+    return None
+
+
+def _launch(job: Job, limits: Limits, layers: Sequence[str], *, nonce: str) -> dict[str, Any]:
+    """Start the supervisor with the job; its report (`suites.code.launcher.supervise`)."""
+    # Seen by nobody else; with an empty root, that root is put over it and nothing ever enters it.
+    folder = tempfile.mkdtemp(prefix="code-")
+    request = {
+        "source": job.source,
+        "entry_point": job.entry_point,
+        "calls": job.calls,
+        "tests": job.tests,
+        "nonce": nonce,
+        "layers": list(layers),
+        "folder": folder,
+        "cpu_s": math.ceil(limits.timeout_s),
+        "wall_s": 3 * limits.timeout_s,
+        "memory_bytes": limits.memory_bytes,
+    }
+    try:
+        # No function of ours runs between fork and exec: the caller may have threads.
+        done = subprocess.run(
+            [_PYTHON, "-I", "-S", "-B", "-X", "utf8", str(_LAUNCHER)],
+            input=json.dumps(request).encode(),
+            capture_output=True,
+            env={},
+            cwd="/",
+            start_new_session=True,
+            timeout=3 * limits.timeout_s + _GRACE_S,
+            check=False,
+        )
+    finally:
+        _remove(folder)
+    if done.returncode != 0:
+        raise RuntimeError(f"the sandbox broke: {done.stderr.decode(errors='replace')[-500:]}")
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def _remove(folder: str) -> None:
+    """Delete a folder, whatever rights its content was given."""
+    for base, folders, _ in os.walk(folder):
+        for name in folders:
+            if not os.path.islink(os.path.join(base, name)):
+                os.chmod(os.path.join(base, name), 0o700)
+    shutil.rmtree(folder)
