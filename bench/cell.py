@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 
 from bench import environment, estimate, registry
 from bench.calibration import Calibration
+from bench.measure import Suite
 from bench.progress import Reporter
 from bench.records import Cell, Record
 from quantcore.calibration import BlockWalk, StatsStore, calibrate, stats_bytes
@@ -28,7 +29,6 @@ from quantcore.quantize import (
 )
 from quantcore.scheme import QuantScheme
 from quantcore.structure import Structure
-from suites.perplexity import Windows, window_nll
 
 _STATS_SHARE = 0.25  # of memory that statistics may take before they go to disk
 
@@ -140,8 +140,8 @@ class Workbench:
     """What the user calls the model."""
     loaded: LoadedModel
     structure: Structure
-    windows: Windows
-    batch_size: int
+    suites: Sequence[Suite]
+    """All of the comparison; a cell runs those that it names."""
     calibrator: Calibrator | None
     """None where no method needs calibration."""
     say: Reporter
@@ -152,7 +152,7 @@ class Workbench:
         environment.reset_peak_memory()
         result: dict[str, Any]
         try:
-            result = self._measure(label_of(cell), method, scheme)
+            result = self._measure(cell, method, scheme)
         except Exception as error:  # a failed cell must not cost the others
             text = f"{type(error).__name__}: {error}"
             self.say.warn(f"{label_of(cell)} failed: {text}")
@@ -171,29 +171,20 @@ class Workbench:
         )
 
     def _measure(
-        self, label: str, method: Method | None, scheme: QuantScheme | None
+        self, cell: Cell, method: Method | None, scheme: QuantScheme | None
     ) -> dict[str, Any]:
+        label = label_of(cell)
+        suites = [one for one in self.suites if set(one.protocols) <= set(cell.suites)]
         result: dict[str, Any] = {"stored_bytes": self._stored_bytes(None, 0), "seconds": {}}
         if method is not None and scheme is not None:
+            for suite in suites:
+                suite.prepare(self.loaded, self.say)
             result |= self._quantize(label, method, scheme)
         started = time.perf_counter()
-        with self.say.stage(f"{label}: evaluate", len(self.windows.tokens)) as done:
-            nll = window_nll(
-                self.loaded.model, self.windows.tokens, batch_size=self.batch_size, done=done
-            )
+        result["metrics"] = {}
+        for suite in suites:
+            result["metrics"] |= suite.measure(label, self.loaded, self.say)
         result["seconds"]["evaluate"] = time.perf_counter() - started
-        value = float(torch.tensor(nll, dtype=torch.float64).mean().exp())
-        if not math.isfinite(value):
-            raise ArithmeticError(f"the perplexity is {value}: a likelihood underflowed")
-        result["metrics"] = {
-            self.windows.metric: {
-                "value": value,
-                "windows": len(nll),
-                "of_windows": self.windows.of,
-                "text_tokens": self.windows.text_tokens,
-                "window_nll": nll,
-            }
-        }
         return result
 
     def _quantize(self, label: str, method: Method, scheme: QuantScheme) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.tables import Row
+from bench.task_tables import Result
 
 _COLORS = {
     "rtn": "#9aa5b1",
@@ -79,6 +80,68 @@ def perplexity_bars(table: Sequence[Row], scheme: str, folder: Path) -> list[Pat
         color="#555",
     )
     paths = [folder / f"perplexity_{scheme}.{kind}" for kind in ("png", "svg")]
+    for path in paths:
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+    pyplot.close(figure)
+    return paths
+
+
+def task_changes(found: Sequence[Result], scheme: str, folder: Path) -> list[Path]:
+    """Change of accuracy by suite and method with paired intervals; PNG and SVG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "awq-bench"
+    from matplotlib import pyplot
+
+    drawn = [one for one in found if one.record.cell.scheme == scheme and one.against is not None]
+    suites = list(dict.fromkeys(one.suite for one in drawn))
+    methods = list(dict.fromkeys(one.record.cell.method for one in drawn))
+    if not drawn:
+        return []
+    height = 1.1 + len(suites) * (0.3 + 0.2 * len(methods))
+    figure, axes = pyplot.subplots(figsize=(7.2, height), layout="constrained")
+    step = 0.78 / len(methods)
+    for one in drawn:
+        against = one.against
+        if against is None:
+            continue
+        number = methods.index(one.record.cell.method)
+        place = suites.index(one.suite) + (number - (len(methods) - 1) / 2) * step
+        color = _COLORS.get(one.record.cell.method or "", "#6b7785")
+        axes.plot(
+            [100 * against.low, 100 * against.high], [place, place], color=color, linewidth=2.0
+        )
+        axes.plot(
+            100 * against.difference,
+            place,
+            "o",
+            markersize=6.5,
+            color=color,
+            markerfacecolor=color if against.significant() else "white",
+            label=one.label if one.suite == suites[0] else None,
+        )
+    for number in range(1, len(suites)):
+        axes.axhline(number - 0.5, color="#e3e6ea", linewidth=0.8)
+    axes.axvline(0, color="#333", linewidth=0.8)
+    axes.set_yticks(range(len(suites)), suites, fontsize=10.5)
+    axes.set_ylim(len(suites) - 0.5, -0.5)
+    axes.set_xlabel("change of accuracy, points (full dot: more than chance; lines: paired 95 %)")
+    axes.set_title(
+        f"{drawn[0].record.model_name}, {scheme.replace('int', 'INT')}: what tasks lose",
+        fontsize=11.5,
+        loc="left",
+    )
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside upper right",
+        ncols=len(methods),
+        fontsize=9,
+        frameon=False,
+    )
+    paths = [folder / f"tasks_{scheme}.{kind}" for kind in ("png", "svg")]
     for path in paths:
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)

@@ -1,4 +1,4 @@
-"""The command line: ``awq-bench compare | quantize | evaluate | list | doctor``."""
+"""The command line: ``awq-bench compare | quantize | evaluate | pair | list | doctor``."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from quantcore.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from bench.request import Request
+    from bench.tables import Grid
 
 DONE, BAD_INPUT, CELL_FAILED, INTERNAL_ERROR, INTERRUPTED = 0, 2, 4, 70, 130
 
@@ -67,11 +68,20 @@ examples:
   # a model of the hub, on the text that the papers use
   awq-bench compare Qwen/Qwen3-0.6B --text wikitext2 --calibration c4
 
+  # what perplexity misses: JSON, tool calls, languages, long prompts
+  awq-bench compare ./my-model --schemes int4-g128 --calibration self \\
+      --suites perplexity,divergence,json,tool_calls,multilingual,long_prompt
+
+  # the field's own sets, from local copies, 50 items of each task
+  awq-bench compare ./my-model --suites json,code --tasks-source standard \\
+      --tasks-data ~/sets --limit 50 --allow-code-execution
+
 what comes out, in the folder of --out:
   report.md                     the table, the chart, protocol and provenance
   table.md, table.csv, .json    the table, for people and for programs
   perplexity_SCHEME.png, .svg   the chart
-  records/METHOD_SCHEME.json    each cell, with the likelihood of every window
+  tasks.md, tasks.csv, .png     accuracy by suite with flips, if tasks were run
+  records/METHOD_SCHEME.json    each cell, with every window and every answer
   comparison.json               what was asked for
 
 An interrupted comparison goes on with --out and without.
@@ -107,12 +117,26 @@ examples:
   # in windows of 64 tokens, 16 of them spread evenly over the text
   awq-bench evaluate ./my-model --text traffic.txt --seqlen 64 --windows 16
 
+  # its answers: JSON and tool calls, 20 items of each task
+  awq-bench evaluate ./my-model --suites json,tool_calls --limit 20
+
 what comes out, in the folder of --out:
   report.md, table.md, table.csv, table.json, comparison.json, and
   records/unquantized.json with the likelihood of every window
 
 To see what quantizing costs use `awq-bench compare`: it pairs windows with the
 unquantized model's, which makes intervals many times narrower.
+"""
+
+_PAIR = """\
+examples:
+  # does clipping help at 3 bits, on the tasks?
+  awq-bench compare ./my-model --suites perplexity,tool_calls --limit 50 \\
+      --methods awq,awq+clip --schemes int3-g128 --text traffic.txt \\
+      --calibration self --out runs/clip
+  awq-bench pair runs/clip awq+clip@int3-g128 awq@int3-g128
+
+what comes out: printed, a line for each suite that both cells ran.
 """
 
 _LIST = """\
@@ -169,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_quantize(commands)
     _add_evaluate(commands)
+    _add_pair(commands)
     _command(
         commands,
         "list",
@@ -221,8 +246,16 @@ def _add_compare(commands: _Commands) -> None:
         help="how weights are stored: int<bits>-g<weights per scale>, or int<bits>-channel; with "
         "-sym: no zero points (default: int4-g128,int4-g32,int3-g128)",
     )
+    group.add_argument(
+        "--tasks-schemes",
+        type=_names,
+        metavar="S,S",
+        help="run tasks only for the unquantized model and these schemes, as they take longest "
+        "(default: all)",
+    )
     _exclude(group)
     _evaluation(compare)
+    _tasks(compare)
     _calibration(compare)
     _running(compare)
     _run_output(compare)
@@ -279,14 +312,38 @@ def _add_evaluate(commands: _Commands) -> None:
         "evaluate",
         usage="awq-bench evaluate MODEL [options]",
         about="measure one model as it is",
-        description="Measure the perplexity of MODEL as it is: an unquantized model, or a folder "
-        "that `awq-bench quantize` wrote. Nothing is quantized.",
+        description="Measure MODEL as it is, its perplexity or any suite: an unquantized model, or "
+        "a folder that `awq-bench quantize` wrote. Nothing is quantized.",
         epilog=_EVALUATE + _exit_codes(),
     )
     _model(evaluate)
     _evaluation(evaluate)
+    _tasks(evaluate)
     _running(evaluate)
     _run_output(evaluate)
+
+
+def _add_pair(commands: _Commands) -> None:
+    pair = _command(
+        commands,
+        "pair",
+        usage="awq-bench pair DIR CELL CELL",
+        about="any two cells of a comparison against each other",
+        description="Compare two cells that `awq-bench compare` measured, window by window and "
+        "item by item: differences with paired intervals, flips, and whether they are more than "
+        "chance.",
+        epilog=_PAIR + _exit_codes(DONE, BAD_INPUT, INTERNAL_ERROR),
+    )
+    group = pair.add_argument_group("cells")
+    group.add_argument(
+        "folder", metavar="DIR", type=Path, help="a folder that `compare` wrote (required)"
+    )
+    group.add_argument(
+        "cells",
+        metavar="CELL",
+        nargs=2,
+        help="METHOD@SCHEME, such as awq+clip@int4-g128, or unquantized; two of them (required)",
+    )
 
 
 def _command(
@@ -352,7 +409,8 @@ def _evaluation(parser: argparse.ArgumentParser) -> None:
         "--suites",
         type=_names,
         metavar="S,S",
-        help="what is measured, separated by commas (default: perplexity)",
+        help="what is measured, separated by commas: perplexity, divergence, json, tool_calls, "
+        "multilingual, code, long_prompt (default: perplexity)",
     )
     group.add_argument(
         "--text",
@@ -379,6 +437,60 @@ def _evaluation(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="windows in a forward pass (default: as many as make 2048 tokens on a CPU, 16384 on "
         "a GPU)",
+    )
+
+
+def _tasks(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("tasks")
+    group.add_argument(
+        "--tasks",
+        type=_names,
+        metavar="T,T",
+        help="any tasks of lm-eval by name, beside the suites, such as hellaswag (default: none)",
+    )
+    group.add_argument(
+        "--tasks-source",
+        metavar="SOURCE",
+        help="embedded: the items that ship with the package; standard: JSONSchemaBench, BFCL, "
+        "Belebele, MGSM, Global-MMLU, HumanEval, MBPP, RULER (default: embedded)",
+    )
+    group.add_argument(
+        "--tasks-data",
+        type=Path,
+        metavar="DIR",
+        help="folder with local copies of data sets, each under its name on the hub, such as "
+        "DIR/openai/openai_humaneval; BFCL's data files in DIR/bfcl (default: none)",
+    )
+    group.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="at most N items of every lm-eval task, drawn by --seed; translations stay together "
+        "(default: all)",
+    )
+    group.add_argument(
+        "--num-fewshot",
+        type=int,
+        metavar="N",
+        help="worked examples in every prompt (default: as each task says, 0 to 2)",
+    )
+    group.add_argument(
+        "--chat-template",
+        action="store_true",
+        help="put prompts into the tokenizer's chat template (default: False, plain prompts)",
+    )
+    group.add_argument(
+        "--lengths",
+        type=_numbers,
+        metavar="N,N",
+        help="tokens of long_prompt's prompts (default: powers of two from 256 to the context, at "
+        "most 4096)",
+    )
+    group.add_argument(
+        "--allow-code-execution",
+        action="store_true",
+        help="run the programs that the model writes for suite code, in a sandbox (default: "
+        "False, such suites are refused)",
     )
 
 
@@ -454,6 +566,10 @@ def _data_dir(parser: argparse._ActionsContainer) -> None:
 
 def _names(value: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def _numbers(value: str) -> tuple[int, ...]:
+    return tuple(int(name) for name in _names(value))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -543,6 +659,14 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _from_toml(path: Path, key: str, value: Any, kind: str) -> Any:
     """A TOML value as a field of `Request` of type ``kind`` holds it."""
+    if kind == "bool":
+        if type(value) is not bool:
+            raise InputError(f"{path}: {key} must be true or false, not {value!r}")
+        return value
+    if kind == "tuple[int, ...]":
+        if isinstance(value, list) and all(type(item) is int for item in value):
+            return tuple(value)
+        raise InputError(f"{path}: {key} must be a list of whole numbers, not {value!r}")
     if kind.startswith("tuple"):
         if isinstance(value, str):
             return _names(value)
@@ -568,19 +692,16 @@ def _evaluate(parsed: dict[str, Any], output: Console, reporter: Reporter) -> in
 
 
 def _run(parsed: dict[str, Any], output: Console, reporter: Reporter, *, command: str) -> int:
-    from bench import report, tables
+    from bench import report
     from bench.compare import compare
 
     request = _request(parsed, command=command)
     outcome = compare(request, out=parsed.get("out"), reporter=reporter)
-    layout = report.write(outcome.records, outcome.folder)
-    output.print()
+    layouts = report.write(outcome.records, outcome.folder)
     if not output.is_terminal:
         output.width = 120  # a file or a pipe has no edge to fold lines at
-    output.print(Text(layout.title, style="italic"))
-    output.print(tables.rich_table(layout))
-    for note in layout.notes:
-        output.print(Padding(Text(note, style="dim"), (0, 0, 0, 2)))
+    for layout in layouts:
+        _print_table(output, layout)
     output.print(
         f"\nWritten to {escape(str(outcome.folder))}: "
         f"{', '.join(sorted(path.name for path in outcome.folder.iterdir()))}",
@@ -588,6 +709,17 @@ def _run(parsed: dict[str, Any], output: Console, reporter: Reporter, *, command
         soft_wrap=True,
     )
     return CELL_FAILED if outcome.failed else DONE
+
+
+def _print_table(output: Console, layout: Grid) -> None:
+    from bench import tables
+
+    output.print()
+    output.print(Text(layout.title, style="italic"))
+    for part in tables.fitting(layout, output):
+        output.print(tables.rich_table(part))
+    for note in layout.notes:
+        output.print(Padding(Text(note, style="dim"), (0, 0, 0, 2)))
 
 
 def _quantize(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
@@ -604,6 +736,14 @@ def _quantize(parsed: dict[str, Any], output: Console, reporter: Reporter) -> in
         reporter=reporter,
     )
     output.print(f"Written to {escape(str(folder))}", highlight=False, soft_wrap=True)
+    return DONE
+
+
+def _pair(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
+    from bench.pair import open_cell, pair
+
+    one, other = (open_cell(name, parsed["folder"]) for name in parsed["cells"])
+    _print_table(output, pair(one, other))
     return DONE
 
 
@@ -626,6 +766,7 @@ _COMMANDS = {
     "compare": _compare,
     "quantize": _quantize,
     "evaluate": _evaluate,
+    "pair": _pair,
     "list": _list,
     "doctor": _doctor,
 }

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import estimate, registry
+from bench import estimate, measure, registry
 from bench.calibration import Calibration
 from bench.cell import Calibrator, Workbench, stats_folder
 from bench.progress import Reporter, quiet
@@ -19,20 +19,17 @@ from bench.records import Cell, Record, read_record
 from bench.request import (
     Request,
     build_calibration,
-    choose_text,
     default_out,
-    evaluation_windows,
     open_model,
 )
 from bench.run_folder import RunFolder
 from quantcore.calibration import stats_bytes
 from quantcore.checkpoint import LoadedModel
 from quantcore.discovery import discover
-from quantcore.errors import InputError, nearest
+from quantcore.errors import InputError
 from quantcore.method import Method
 from quantcore.scheme import QuantScheme
 from quantcore.structure import Structure
-from suites import SUITES, perplexity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,35 +66,22 @@ def compare(
     _refuse_repeated("method", [method.name for method in methods])
     _refuse_repeated("scheme", [scheme.name for scheme in schemes])
     _refuse_repeated("suite", request.suites)
+    _refuse_repeated("task", request.tasks)
+    measure.check(request)
     if schemes and not methods:
         raise InputError(f"no method given; known: {', '.join(registry.METHODS)}")
     if methods and not schemes:
         raise InputError("no scheme given; name at least one, for example int4-g128")
-    for suite in request.suites:
-        if suite not in SUITES:
-            raise InputError(f"unknown suite {suite!r}; {nearest(suite, SUITES)}")
-    if not request.suites:
-        raise InputError(f"no suite given; known: {', '.join(SUITES)}")
     loaded = open_model(request)
     # A model that is only evaluated may have any structure.
     nothing = Structure(blocks=(), exempt=(), notices=())
     structure = discover(loaded.model, exclude=request.exclude) if methods else nothing
     for scheme in schemes:
         structure.check_scheme(scheme)
-    text = choose_text(request, say)
-    windows = evaluation_windows(request, loaded, text)
+    suites = measure.build(request, loaded, say)
+    text = next((s.text for s in suites if isinstance(s, measure.TextSuite)), None)
     calibrated = any(m.calibration != "none" for m in methods) and bool(schemes)
     calibration = build_calibration(request, loaded, text, say) if calibrated else None
-
-    suites = {
-        "perplexity": {
-            "version": perplexity.VERSION,
-            "metric": windows.metric,
-            "text_sha256": text.sha256,
-            "seqlen": windows.tokens.shape[1],
-            "windows": len(windows.tokens),
-        }
-    }
 
     def cell(method: Method | None, scheme: QuantScheme | None) -> Cell:
         uses = calibration is not None and method is not None and method.calibration != "none"
@@ -109,7 +93,12 @@ def compare(
             scheme=None if scheme is None else scheme.name,
             exclude=() if method is None else request.exclude,
             calibration=calibration.describe() if calibration and uses else None,
-            suites=suites,
+            suites={
+                name: protocol
+                for suite in suites
+                if suite.runs_on(None if scheme is None else scheme.name)
+                for name, protocol in suite.protocols.items()
+            },
             dtype=str(loaded.dtype).removeprefix("torch."),
             device=loaded.device.type,
             seed=request.seed,
@@ -126,12 +115,9 @@ def compare(
         say.say(f"going on with {run.path}: {len(run.done)} of {len(plan)} cells are there")
     cache = run.path / "calibration-cache" if needs_disk else None
     pending = [entry for entry in plan if entry[0].id not in run.done]
-    batch_size = request.batch_size or max(
-        1, (16384 if loaded.device.type == "cuda" else 2048) // windows.tokens.shape[1]
-    )
     for notice in structure.notices:
         say.warn(notice)
-    _announce(say, run.path, loaded, structure, windows, batch_size, calibration, pending, cache)
+    _announce(say, run.path, loaded, structure, suites, calibration, pending, cache)
 
     calibrator = None
     if calibration is not None:
@@ -140,15 +126,17 @@ def compare(
         name=loaded.name,
         loaded=loaded,
         structure=structure,
-        windows=windows,
-        batch_size=batch_size,
+        suites=suites,
         calibrator=calibrator,
         say=say,
     )
     if len(plan) > 1:
         say.say(f"Running {len(pending)} of {len(plan)} cells", style="bold")
-    for entry in pending:
-        run.keep(bench.measure(*entry))
+    for number, entry in enumerate(pending):
+        record = bench.measure(*entry)
+        run.keep(record)
+        if number == 0:
+            _estimate_tasks(say, record, [cell for cell, _, _ in pending[1:]])
     if cache is not None:
         shutil.rmtree(cache, ignore_errors=True)
     records = tuple(read_record(run.path / one.file_name) for one, _, _ in plan)
@@ -162,19 +150,30 @@ def _refuse_repeated(kind: str, names: Sequence[str]) -> None:
         raise InputError(f"{kind} {', '.join(repeated)} is given twice; name each once")
 
 
+def _estimate_tasks(say: Reporter, record: Record, left: Sequence[Cell]) -> None:
+    """What tasks will take is known once one model has answered them."""
+    seconds = {
+        name: metric["seconds"]
+        for name, protocol in record.cell.suites.items()
+        if (metric := record.metrics.get(protocol["metric"])) and "seconds" in metric
+    }
+    more = sum(seconds.get(name, 0.0) for cell in left for name in cell.suites)
+    if more:
+        say.say(f"  tasks        {estimate.in_words(more)} more at the first cell's pace")
+
+
 def _announce(
     say: Reporter,
     out: Path,
     loaded: LoadedModel,
     structure: Structure,
-    windows: perplexity.Windows,
-    batch_size: int,
+    suites: Sequence[measure.Suite],
     calibration: Calibration | None,
     pending: Sequence[tuple[Cell, Method | None, QuantScheme | None]],
     cache: Path | None,
 ) -> None:
     """What will be done, and what it will take."""
-    rates = estimate.measure_rates(loaded, windows.tokens[:batch_size])
+    rates = estimate.measure_rates(loaded, measure.trial_tokens(suites, loaded))
     calibration_tokens = 0 if calibration is None else calibration.tokens.numel()
     methods = [method for _, method, _ in pending if method is not None]
     calibrate_s = (
@@ -186,7 +185,8 @@ def _announce(
         estimate.quantization_s(structure, method, rates, calibration_tokens=calibration_tokens)
         for method in methods
     )
-    evaluate_s = len(pending) * estimate.evaluation_s(windows.tokens.numel(), loaded, rates)
+    tokens = sum(one.windows.tokens.numel() for one in suites if isinstance(one, measure.TextSuite))
+    evaluate_s = len(pending) * estimate.evaluation_s(tokens, loaded, rates) if tokens else 0.0
     weights = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
     statistics = stats_bytes(structure, on_disk=cache is not None) if calibration else 0
     memory = 2 * weights + (0 if cache else statistics)
@@ -197,10 +197,8 @@ def _announce(
         f"{str(loaded.dtype).removeprefix('torch.')} on {loaded.device.type}",
         style="bold",
     )
-    say.say(
-        f"  evaluation   {windows.metric}: {len(windows.tokens)} of {windows.of} windows "
-        f"of {windows.tokens.shape[1]} tokens"
-    )
+    for suite in suites:
+        say.say(f"  evaluation   {suite.about}")
     if calibration is not None:
         samples, seqlen = calibration.tokens.shape
         say.say(
@@ -208,7 +206,11 @@ def _announce(
         )
     parts = {"calibrate": calibrate_s, "quantize": quantize_s, "evaluate": evaluate_s}
     detail = ", ".join(f"{name} {estimate.in_words(s)}" for name, s in parts.items() if s)
-    say.say(f"  time         about {estimate.in_words(sum(parts.values()))} ({detail})")
+    tasks = any(isinstance(suite, measure.TasksSuite) for suite in suites)
+    say.say(
+        f"  time         about {estimate.in_words(sum(parts.values()))} ({detail})"
+        + ("; and the tasks, to be told after the first cell" if tasks else "")
+    )
     kept = f"{size(statistics)} of statistics on disk" if cache else "records only on disk"
     say.say(f"  memory       about {size(memory)} for weights and statistics; {kept}")
     say.say(f"  output       {out}")

@@ -18,6 +18,7 @@ from bench import environment, estimate
 from bench.reference import CALIBRATION_FILE, MODEL_FOLDER
 from quantcore import hub
 from suites import texts
+from suites.code import sandbox
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ def findings(*, data_dir: Path | None) -> list[Finding]:
                 there=environment.version(name) is not None,
                 detail=environment.version(name) or _WITHOUT.get(name, ""),
             )
-            for name in ("torch", "transformers", "datasets", "triton")
+            for name in ("torch", "transformers", "lm-eval", "datasets", "bfcl-eval", "triton")
         ),
         Finding(
             name="processor",
@@ -72,6 +73,7 @@ def findings(*, data_dir: Path | None) -> list[Finding]:
             there=reference,
             detail="shipped with the package" if reference else "missing: reinstall the package",
         ),
+        _sandbox(),
         _hub(),
         _data(data_dir),
         *_clashes(),
@@ -80,9 +82,21 @@ def findings(*, data_dir: Path | None) -> list[Finding]:
 
 
 _WITHOUT = {
+    "lm-eval": "the task suites",
+    "bfcl-eval": "tool_calls from BFCL: pip install --no-deps bfcl-eval (only its data is read)",
     "datasets": "wikitext2, c4 and pileval from the data hub",
     "triton": "nothing in this version; GPU kernels later",
 }
+
+
+def _sandbox() -> Finding:
+    lacking = sandbox.not_held()
+    return Finding(
+        name="code sandbox",
+        there=not lacking,
+        detail="; ".join(lacking)
+        or "files, network, memory, processes, time: all held off what a model writes",
+    )
 
 
 def _hub() -> Finding:

@@ -12,7 +12,10 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("awq-bench", "torch", "transformers", "tokenizers", "safetensors", "scipy", "triton")
+PACKAGES = (
+    "awq-bench", "torch", "transformers", "tokenizers", "safetensors", "scipy", "triton", "lm-eval",
+    "jsonschema",
+)  # fmt: skip
 
 
 def describe() -> dict[str, Any]:

@@ -6,37 +6,58 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import charts, tables
+import pandas as pd
+
+from bench import charts, tables, task_tables
 from bench.records import Record, write_json
 
 CHART_SCHEME = "int4-g128"
 
 
-def write(records: Sequence[Record], folder: Path) -> tables.Grid:
-    """Write ``table.md``, ``table.csv``, ``table.json``, the chart, and ``report.md``.
+def write(records: Sequence[Record], folder: Path) -> list[tables.Grid]:
+    """Write the tables (``.md``, ``.csv``, ``.json``), the charts, and ``report.md``.
+
+    ``table`` is of perplexity, ``tasks`` of divergence and the task suites; each is there if it
+    was measured.
 
     Returns:
-        the table's layout, to be printed.
+        the tables' layouts, to be printed.
     """
-    rows = tables.rows(records)
-    layout = tables.grid(rows)
-    long = tables.long_table(rows)
-    (folder / "table.md").write_text(tables.markdown(layout), "utf-8")
-    long.to_csv(folder / "table.csv", index=False)
+    layouts: list[tables.Grid] = []
+    chart: list[Path] = []
+    schemes = [record.cell.scheme for record in records if record.cell.scheme]
+    if any("perplexity" in record.cell.suites for record in records):
+        rows = tables.rows(records)
+        layouts.append(tables.grid(rows))
+        (folder / "table.md").write_text(tables.markdown(layouts[0]), "utf-8")
+        _write_long(tables.long_table(rows), folder / "table")
+        if schemes:
+            drawn = CHART_SCHEME if CHART_SCHEME in schemes else str(schemes[0])
+            chart += charts.perplexity_bars(rows, drawn, folder)
+    found = task_tables.results(records)
+    behind: list[tables.Grid] = []
+    if found or any("divergence" in record.cell.suites for record in records):
+        across = task_tables.grids(records, found)
+        behind = task_tables.breakdowns(records, found)
+        text = "\n".join(tables.markdown(one) for one in [*across, *behind])
+        (folder / "tasks.md").write_text(text, "utf-8")
+        _write_long(task_tables.long_table(records, found), folder / "tasks")
+        for scheme in dict.fromkeys(one.record.cell.scheme for one in found if one.against):
+            chart += charts.task_changes(found, str(scheme), folder)
+        layouts += across
+    (folder / "report.md").write_text(_report(records, layouts, behind, chart), "utf-8")
+    return layouts
+
+
+def _write_long(table: pd.DataFrame, stem: Path) -> None:
+    table.to_csv(stem.with_suffix(".csv"), index=False)
     write_json(
-        folder / "table.json",
+        stem.with_suffix(".json"),
         [
             {key: None if value != value else value for key, value in line.items()}
-            for line in long.astype(object).to_dict(orient="records")
+            for line in table.astype(object).to_dict(orient="records")
         ],
     )
-    schemes = [row.record.cell.scheme for row in rows if row.record.cell.scheme]
-    chart: list[Path] = []
-    if schemes:
-        drawn = CHART_SCHEME if CHART_SCHEME in schemes else str(schemes[0])
-        chart = charts.perplexity_bars(rows, drawn, folder)
-    (folder / "report.md").write_text(_report(records, layout, chart), "utf-8")
-    return layout
 
 
 def _commit(where: Mapping[str, Any]) -> str:
@@ -45,11 +66,15 @@ def _commit(where: Mapping[str, Any]) -> str:
     return f"{where['commit'][:12]}{' (changed)' if where['dirty'] else ''}"
 
 
-def _report(records: Sequence[Record], layout: tables.Grid, chart: Sequence[Path]) -> str:
+def _report(
+    records: Sequence[Record],
+    layouts: Sequence[tables.Grid],
+    behind: Sequence[tables.Grid],
+    chart: Sequence[Path],
+) -> str:
     first = records[0]
     where = first.environment
     versions = ", ".join(f"{name} {found}" for name, found in where["packages"].items() if found)
-    suite = first.cell.suites["perplexity"]
     notices = sorted({n for r in records for n in r.quantization.get("notices", [])})
     exempt = sorted({n for r in records for n in r.quantization.get("exempt", [])})
     # A comparison that went on later, or from kept records, may come from several.
@@ -60,33 +85,58 @@ def _report(records: Sequence[Record], layout: tables.Grid, chart: Sequence[Path
         else one
         for one in commits
     )
-    lines = [
-        f"# Quantization of {first.model_name}",
-        "",
-        tables.markdown(layout),
-    ]
+    lines = [f"# Quantization of {first.model_name}", ""]
+    lines += [tables.markdown(layout) for layout in layouts]
     lines += [f"![{path.stem}]({path.name})\n" for path in chart if path.suffix == ".png"]
+    lines += ["## Protocol", "", *_protocol(first), ""]
     lines += [
-        "## Protocol",
-        "",
-        f"- Metric `{suite['metric']}`: the text is tokenized once and cut into windows of "
-        f"{suite['seqlen']} tokens that do not overlap; each is one forward pass, its tokens from "
-        "the second on are scored in float32; exp of the mean over windows.",
-        f"- Text sha256 `{suite['text_sha256']}`, suite version {suite['version']}, "
-        f"{suite['windows']} windows.",
-        "- Quantized models are evaluated with exactly the weights that a packed checkpoint "
-        "decodes to; scales are rounded to their storage dtype before codes are computed.",
-        "",
         "## Provenance",
         "",
         f"- Weights sha256 `{first.cell.model}`, {first.parameters:,} parameters, run in "
         f"{first.cell.dtype} on {where['gpu'] or where['cpu']} ({where['threads']} threads).",
         f"- {versions}, Python {where['python']}, {where['platform']}.",
         f"- Commit: {commit}.",
-        "- Every record, with every window's likelihood, is in `records/`.",
+        "- Every record, with every window's likelihood and every item's answer, is in `records/`.",
     ]
+    if behind:
+        lines += ["", "## Tasks in parts", "", *[tables.markdown(layout) for layout in behind]]
     if exempt:
         lines += ["", "## Not quantized", "", *[f"- `{name}`" for name in exempt]]
     if notices:
         lines += ["", "## Notices", "", *[f"- {notice}" for notice in notices]]
     return "\n".join(lines) + "\n"
+
+
+def _protocol(first: Record) -> list[str]:
+    """What decides the numbers, suite by suite."""
+    lines = []
+    for name, suite in first.cell.suites.items():
+        if name == "perplexity":
+            lines += [
+                f"- Metric `{suite['metric']}`: the text is tokenized once and cut into windows of "
+                f"{suite['seqlen']} tokens that do not overlap; each is one forward pass, its "
+                "tokens from the second on are scored in float32; exp of the mean over windows.",
+                f"- Text sha256 `{suite['text_sha256']}`, suite version {suite['version']}, "
+                f"{suite['windows']} windows.",
+            ]
+        elif name == "divergence":
+            lines.append(
+                f"- Metric `{suite['metric']}`, suite version {suite['version']}: KL divergence of "
+                "the quantized model's distribution of the next token from the unquantized one's, "
+                "in nats, at the positions that perplexity scores."
+            )
+        else:
+            shots = sorted({str(task["num_fewshot"]) for task in suite["tasks"].values()})
+            versions = sorted({task["version"] for task in suite["tasks"].values()})
+            lines.append(
+                f"- `{suite['metric']}`: {suite['items']} of {suite['of_items']} items of "
+                f"{len(suite['tasks'])} lm-eval tasks (lm-eval {suite['lm_eval']}, task version "
+                f"{', '.join(versions)}), {' or '.join(shots)} examples in the prompt, "
+                f"{'with' if suite['chat_template'] else 'without'} chat template, greedy; items "
+                f"sha256 `{suite['items_sha256']}`."
+            )
+    lines.append(
+        "- Quantized models are evaluated with exactly the weights that a packed checkpoint "
+        "decodes to; scales are rounded to their storage dtype before codes are computed."
+    )
+    return lines

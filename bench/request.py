@@ -34,6 +34,17 @@ class Request:
     methods: tuple[str, ...] = ("rtn", "gptq", "awq", "awq+clip")
     schemes: tuple[str, ...] = ("int4-g128", "int4-g32", "int3-g128")
     suites: tuple[str, ...] = ("perplexity",)
+    tasks: tuple[str, ...] = ()
+    """lm-eval tasks by name, beside the suites."""
+    tasks_source: str = "embedded"
+    tasks_schemes: tuple[str, ...] = ()
+    """Schemes whose cells run tasks, which take long; empty: all."""
+    tasks_data: Path | None = None
+    limit: int | None = None
+    num_fewshot: int | None = None
+    chat_template: bool = False
+    lengths: tuple[int, ...] = ()
+    allow_code_execution: bool = False
     calibration: str | None = None
     calibration_samples: int = 128
     calibration_seqlen: int | None = None

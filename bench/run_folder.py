@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bench.request import Request
 
 _MANIFEST = "comparison.json"
+_PLACES = ("data_dir", "tasks_data")  # where copies lie on this machine decides no outcome
 
 
 class RunFolder:
@@ -91,7 +92,7 @@ class RunFolder:
 
 def _declared(request: Request) -> dict[str, Any]:
     """What was asked for, as JSON holds it; where texts lie on this machine is left out."""
-    values = {name: value for name, value in asdict(request).items() if name != "data_dir"}
+    values = {name: value for name, value in asdict(request).items() if name not in _PLACES}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 

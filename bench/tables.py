@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 from rich import box
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -202,7 +204,7 @@ def _notes(table: Sequence[Row], base: Row) -> list[str]:
         notes.append(
             f"Under each perplexity: change against {base.label}, paired by window, with its 95 % "
             "interval (BCa bootstrap, 9,999 resamples), and the seconds that quantizing took. "
-            "Bold: lowest of its column."
+            "Bold (a star where bold is lost): lowest of its column."
         )
     calibrated = [row.record for row in quantized if row.record.cell.calibration]
     if calibrated:
@@ -230,6 +232,29 @@ def _notes(table: Sequence[Row], base: Row) -> list[str]:
             where = f"{row.label} {row.record.cell.scheme or ''}".strip()
             notes.append(f"FAILED {where}: {row.record.error}")
     return notes
+
+
+def fitting(layout: Grid, console: Console) -> list[Grid]:
+    """The table, or several of fewer columns each where the terminal is too narrow for it.
+
+    Each keeps the first column, and those after it in their order.
+    """
+    columns = len(layout.header)
+    for width in range(columns - 1, 0, -1):
+        parts = [
+            Grid(
+                title=layout.title,
+                header=[layout.header[0], *layout.header[start : start + width]],
+                body=[(label, row[start - 1 : start - 1 + width]) for label, row in layout.body],
+                notes=layout.notes,
+            )
+            for start in range(1, columns, width)
+        ]
+        options = console.options.update(width=1000)
+        widths = [Measurement.get(console, options, rich_table(one)) for one in parts]
+        if width == 1 or all(one.maximum <= console.width for one in widths):
+            return parts
+    return [layout]
 
 
 def rich_table(layout: Grid) -> Table:

@@ -20,6 +20,7 @@ from unittest.mock import patch
 from bench import cell as measuring
 from bench import compare as comparing
 from bench import environment, estimate
+from bench import measure as suites
 from bench.progress import Reporter
 from bench.request import Request, open_model
 from bench.run_folder import RunFolder
@@ -32,8 +33,8 @@ from quantcore.quantize import Snapshot, quantize_model
 TARGET = 1.15
 _BESIDE = {
     "read the structure": (comparing, "discover"),
-    "read the text": (comparing, "choose_text"),
-    "tokenize": (comparing, "evaluation_windows"),
+    "read the text": (suites, "choose_text"),
+    "tokenize": (suites, "evaluation_windows"),
     "choose and check calibration text": (comparing, "build_calibration"),
     "measure rates for the estimate": (estimate, "measure_rates"),
     "put weights back": (Snapshot, "restore"),

@@ -1,0 +1,310 @@
+"""The suites of one comparison, ready to be run on one model after the other."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import environment
+from bench.progress import Reporter
+from bench.request import Request, choose_text, evaluation_windows
+from quantcore.checkpoint import LoadedModel
+from quantcore.errors import InputError, nearest
+from suites import SUITES, TASK_SUITES, divergence, perplexity
+from suites.code import sandbox
+from suites.harness import TaskOptions, TaskSet, target_of
+from suites.perplexity import Windows
+from suites.texts import Text
+
+TASK_BATCH_TOKENS = {"cpu": 8192, "cuda": 65536}
+"""Tokens in a batch of task items, padding and answers included."""
+
+_REFERENCE_SHARE = 0.1  # of memory that the unquantized model's hidden states may take
+
+Metrics = dict[str, dict[str, Any]]
+
+
+class Suite(ABC):
+    """What is measured on a model in one go."""
+
+    protocols: dict[str, dict[str, Any]]
+    """By the name that a user asks for: what decides the outcome, as a cell holds it."""
+
+    @abstractmethod
+    def measure(self, label: str, loaded: LoadedModel, say: Reporter) -> Metrics:
+        """Everything about the model as it is now, by metric name, with every sample.
+
+        Raises:
+            ArithmeticError: what came out is not finite.
+        """
+
+    def prepare(self, loaded: LoadedModel, say: Reporter) -> None:  # noqa: B027
+        """Look at the unquantized model first, where others are compared with it."""
+
+    def runs_on(self, scheme: str | None) -> bool:
+        """Whether cells of this scheme (None: the unquantized model) run it."""
+        return True
+
+    @property
+    @abstractmethod
+    def about(self) -> str:
+        """A line for the announcement."""
+
+
+@dataclass(kw_only=True)
+class TextSuite(Suite):
+    """Perplexity and divergence: one pass over the same windows serves both."""
+
+    windows: Windows
+    text: Text
+    batch_size: int
+    asked: tuple[str, ...]
+    """``perplexity``, ``divergence`` or both."""
+    protocols: dict[str, dict[str, Any]] = field(init=False)
+    _reference: divergence.Reference | None = None
+
+    def __post_init__(self) -> None:
+        """Say what is measured."""
+        versions = {"perplexity": perplexity.VERSION, "divergence": divergence.VERSION}
+        metrics = {"perplexity": self.windows.metric, "divergence": self._divergence_metric}
+        self.protocols = {
+            name: {
+                "version": versions[name],
+                "metric": metrics[name],
+                "text_sha256": self.text.sha256,
+                "seqlen": self.windows.tokens.shape[1],
+                "windows": len(self.windows.tokens),
+            }
+            for name in self.asked
+        }
+
+    @property
+    def about(self) -> str:
+        """A line for the announcement."""
+        one = self.windows
+        count, length = one.tokens.shape
+        names = ", ".join(protocol["metric"] for protocol in self.protocols.values())
+        return f"{names}: {count} of {one.of} windows of {length} tokens"
+
+    @property
+    def _divergence_metric(self) -> str:
+        return self.windows.metric.replace("_ppl_", "_kl_")
+
+    def prepare(self, loaded: LoadedModel, say: Reporter) -> None:
+        """Keep the unquantized model's hidden states, if divergence is asked for."""
+        if "divergence" in self.asked and self._reference is None:
+            self._measure("unquantized, for divergence", loaded, say)
+
+    def measure(self, label: str, loaded: LoadedModel, say: Reporter) -> Metrics:
+        """See `Suite.measure`."""
+        scores = self._measure(f"{label}: evaluate", loaded, say)
+        shared = {
+            "windows": len(self.windows.tokens),
+            "of_windows": self.windows.of,
+            "text_tokens": self.windows.text_tokens,
+        }
+        found: Metrics = {}
+        if "perplexity" in self.asked:
+            value = float(torch.tensor(scores.nll, dtype=torch.float64).mean().exp())
+            if not math.isfinite(value):
+                raise ArithmeticError(f"the perplexity is {value}: a likelihood underflowed")
+            found[self.windows.metric] = {"value": value, **shared, "window_nll": scores.nll}
+        if (one := scores.divergence) is not None:
+            found[self._divergence_metric] = {
+                "value": one.mean,
+                "median": one.median,
+                "p99": one.p99,
+                "top1_agreement": one.agreement,
+                **shared,
+                "window_kl": one.window_kl,
+                "window_agreement": one.window_agreement,
+            }
+        return found
+
+    def _measure(self, label: str, loaded: LoadedModel, say: Reporter) -> perplexity.WindowScores:
+        """One pass; the first with divergence asked for is the unquantized model's, and kept."""
+        keep = None
+        if "divergence" in self.asked and self._reference is None:
+            keep = divergence.Reference(
+                self.windows.tokens,
+                memory_bytes=int(_REFERENCE_SHARE * environment.total_memory_bytes()),
+                folder=Path(tempfile.gettempdir()),
+            )
+        with say.stage(label, len(self.windows.tokens)) as done:
+            scores = perplexity.measure_windows(
+                loaded.model,
+                self.windows.tokens,
+                batch_size=self.batch_size,
+                reference=self._reference,
+                keep=keep,
+                done=done,
+            )
+        self._reference = self._reference or keep
+        return scores
+
+
+@dataclass(kw_only=True)
+class TasksSuite(Suite):
+    """One row of tasks."""
+
+    tasks: TaskSet
+    schemes: tuple[str, ...] = ()
+    """Those whose cells run it; empty: all."""
+    protocols: dict[str, dict[str, Any]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Say what is measured."""
+        self.protocols = {self.tasks.name: self.tasks.protocol()}
+
+    def runs_on(self, scheme: str | None) -> bool:
+        """See `Suite.runs_on`."""
+        return scheme is None or not self.schemes or scheme in self.schemes
+
+    @property
+    def about(self) -> str:
+        """A line for the announcement."""
+        items = f"{self.tasks.items:,} of {self.tasks.of_items:,} items"
+        if self.tasks.items < self.tasks.of_items:
+            items += f", drawn by seed {self.tasks.options.seed}"
+        where = f" at {', '.join(self.schemes)}" if self.schemes else ""
+        return f"{self.tasks.metric}: {items}{where}"
+
+    def measure(self, label: str, loaded: LoadedModel, say: Reporter) -> Metrics:
+        """See `Suite.measure`."""
+        started = time.perf_counter()
+        with say.stage(f"{label}: {self.tasks.name}", self.tasks.requests) as done:
+            outcomes = self.tasks.run(
+                loaded.model,
+                loaded.tokenizer,
+                context=loaded.context,
+                batch_tokens=TASK_BATCH_TOKENS[loaded.device.type],
+                done=done,
+                say=say.warn,
+            )
+        if outcomes.too_long:
+            say.warn(
+                f"{label}: {outcomes.too_long} prompts of {self.tasks.name} do not fit the model's "
+                f"context of {loaded.context} tokens and count as wrong"
+            )
+        return {
+            outcomes.metric: {
+                "value": outcomes.value,
+                "items": len(outcomes.columns["id"]),
+                "of_items": self.tasks.of_items,
+                "cut_off": outcomes.cut_off,
+                "too_long": outcomes.too_long,
+                "seconds": time.perf_counter() - started,
+                "columns": outcomes.columns,
+            }
+        }
+
+
+def check(request: Request) -> None:
+    """Refuse what cannot be measured before anything is loaded.
+
+    Raises:
+        InputError: an unknown suite, scheme or source, or options that do not go together.
+    """
+    for suite in request.suites:
+        if suite not in SUITES:
+            raise InputError(f"unknown suite {suite!r}; {nearest(suite, SUITES)}")
+    if not request.suites and not request.tasks:
+        raise InputError(f"no suite given; known: {', '.join(SUITES)}")
+    for task in request.tasks:
+        if task in SUITES:
+            raise InputError(f"--tasks {task}: that is a suite; give it with --suites")
+    if request.tasks_source not in ("embedded", "standard"):
+        hint = nearest(request.tasks_source, ["embedded", "standard"])
+        raise InputError(f"unknown --tasks-source {request.tasks_source!r}; {hint}")
+    for scheme in request.tasks_schemes:
+        if scheme not in request.schemes:
+            raise InputError(
+                f"--tasks-schemes {scheme}: not among the schemes of this comparison "
+                f"({', '.join(request.schemes) or 'none'})"
+            )
+    if request.limit is not None and request.limit < 1:
+        raise InputError(f"--limit {request.limit}: must be at least 1 item of every task")
+    if request.num_fewshot is not None and request.num_fewshot < 0:
+        raise InputError(f"--num-fewshot {request.num_fewshot}: must be 0 or more")
+    if any(length < 128 for length in request.lengths):
+        raise InputError(
+            f"--lengths {min(request.lengths)}: a long prompt takes at least 128 tokens"
+        )
+    if request.tasks_data is not None and not request.tasks_data.is_dir():
+        raise InputError(f"--tasks-data {request.tasks_data}: no such folder")
+    if "divergence" in request.suites and not request.methods:
+        raise InputError(
+            "suite divergence compares with the unquantized model, and `evaluate` has only one "
+            "model; use `awq-bench compare`, or leave divergence out"
+        )
+    if "code" in request.suites and not request.allow_code_execution:
+        raise InputError(
+            "suite code runs programs that the model writes; allow it with "
+            "--allow-code-execution (they run in a sandbox), or leave code out"
+        )
+
+
+def build(request: Request, loaded: LoadedModel, say: Reporter) -> list[Suite]:
+    """Load and cut everything that is asked for, in the order of `suites.SUITES`.
+
+    Raises:
+        InputError: a text, task or data set that cannot be had.
+    """
+    suites: list[Suite] = []
+    asked = tuple(name for name in ("perplexity", "divergence") if name in request.suites)
+    if asked:
+        text = choose_text(request, say)
+        windows = evaluation_windows(request, loaded, text)
+        budget = 16384 if loaded.device.type == "cuda" else 2048
+        suites.append(
+            TextSuite(
+                windows=windows,
+                text=text,
+                batch_size=request.batch_size or max(1, budget // windows.tokens.shape[1]),
+                asked=asked,
+            )
+        )
+    options = TaskOptions(
+        source="standard" if request.tasks_source == "standard" else "embedded",
+        limit=request.limit,
+        num_fewshot=request.num_fewshot,
+        chat_template=request.chat_template,
+        allow_code_execution=request.allow_code_execution,
+        lengths=request.lengths,
+        data_dir=request.tasks_data,
+        seed=request.seed,
+    )
+    targets = {
+        name: target_of(name, options.source) for name in TASK_SUITES if name in request.suites
+    }
+    targets |= {name: name for name in request.tasks}
+    if targets and request.chat_template and not getattr(loaded.tokenizer, "chat_template", None):
+        raise InputError(
+            f"--chat-template: the tokenizer of {loaded.name} has no chat template; leave the "
+            "option out, or add a chat_template to its tokenizer_config.json"
+        )
+    if "code" in targets:
+        for danger in sandbox.not_held():
+            say.warn(f"code runs without one of the sandbox's protections: {danger}")
+    for name, target in targets.items():
+        tasks = TaskSet(
+            name, target, options, tokenizer_folder=loaded.folder, context=loaded.context
+        )
+        suites.append(TasksSuite(tasks=tasks, schemes=request.tasks_schemes))
+    return suites
+
+
+def trial_tokens(suites: Sequence[Suite], loaded: LoadedModel) -> torch.Tensor:
+    """int64 [batch, tokens]: a batch as evaluation runs it, to measure this machine's rate with."""
+    for suite in suites:
+        if isinstance(suite, TextSuite):
+            return suite.windows.tokens[: suite.batch_size]
+    return torch.zeros(8, min(256, loaded.context or 256), dtype=torch.int64)

@@ -1,0 +1,387 @@
+"""Task suites through the whole comparison, with scripted answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pandas as pd
+import pytest
+from lm_eval.api.model import LM
+
+from bench import cli, report, task_tables
+from bench.compare import compare
+from bench.records import Record
+from bench.reference import MODEL_FOLDER
+from bench.request import Request
+from quantcore.errors import InputError
+from suites import TASK_SUITES, language_model
+from suites.harness import TaskOptions, TaskSet
+
+SCHEMA = json.loads((Path(cli.__file__).parent / "record.schema.json").read_text("utf-8"))
+Script = Callable[[bool, dict[str, Any]], Any]
+"""From (is the model quantized, item) to an answer, or to the likeliest option's number."""
+
+
+class Scripted(LM):  # type: ignore[misc]
+    """Stands in for `BatchedLM`: answers by script, and knows whether the model was changed."""
+
+    script: Script
+    original: dict[int, float]
+    runs = 0
+
+    def __init__(self, model: Any, tokenizer: Any, **settings: Any) -> None:
+        super().__init__()
+        Scripted.runs += 1
+        self.done = settings["done"]
+        weight = float(model.model.layers[0].mlp.up_proj.weight.double().abs().sum())
+        self.quantized = self.original.setdefault(id(model), weight) != weight
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        self.done(len(requests))
+        return [Scripted.script(self.quantized, one.doc) for one in requests]
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        self.done(len(requests))
+        return [
+            (0.0 if one.idx == Scripted.script(self.quantized, one.doc) else -1.0, False)
+            for one in requests
+        ]
+
+    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> type[Scripted]:
+    monkeypatch.setattr(language_model, "BatchedLM", Scripted)
+    monkeypatch.setattr(Scripted, "original", {}, raising=False)
+    monkeypatch.setattr(Scripted, "runs", 0)
+    return Scripted
+
+
+def damaged(quantized: bool, item: dict[str, Any]) -> Any:
+    """The quantized model drops braces in a third of json, an argument, and all of Hindi."""
+    number = int(str(item["id"]).split("/")[2])
+    if "options" in item:
+        return item["gold"] if not quantized or item["language"] != "hi" else 3 - item["gold"]
+    if quantized and item["id"].startswith("json/") and number % 3 == 0:
+        return item["target"].removesuffix("}")
+    if quantized and item["id"].startswith("tool_calls/") and number % 5 == 0:
+        return "I do not know."
+    return item["target"]
+
+
+@pytest.fixture
+def measured(
+    scripted: type[Scripted], request_for: Request, tmp_path: Path
+) -> tuple[Request, Path, tuple[Record, ...]]:
+    scripted.script = staticmethod(damaged)
+    request = replace(
+        request_for,
+        methods=("rtn",),
+        suites=("perplexity", "divergence", "json", "tool_calls", "multilingual"),
+        tasks_schemes=("int3-g64",),
+    )
+    outcome = compare(request, out=tmp_path / "run")
+    return request, outcome.folder, outcome.records
+
+
+def test_every_damage_is_counted_where_it_belongs(
+    measured: tuple[Request, Path, tuple[Record, ...]],
+) -> None:
+    _, _, (base, int4, int3) = measured
+    assert [record.status for record in (base, int4, int3)] == ["done"] * 3
+    assert set(int4.cell.suites) == {"perplexity", "divergence"}
+    assert set(int3.cell.suites) == set(base.cell.suites) == {
+        "perplexity", "divergence", "json", "tool_calls", "multilingual",
+    }  # fmt: skip
+    for metric in ("json_acc", "tool_calls_acc", "multilingual_acc"):
+        assert base.metrics[metric]["value"] == 1.0
+        assert set(base.metrics[metric]["columns"]["outcome"]) == {"right"}
+    found = {one.suite: one for one in task_tables.results([base, int3]) if one.against}
+    columns = found["json"].columns
+    dropped = [i for i, name in enumerate(columns["id"]) if int(name.split("/")[2]) % 3 == 0]
+    assert len(dropped) > 70
+    for index, outcome in enumerate(columns["outcome"]):
+        assert (outcome != "right") == (index in dropped)
+    against = found["json"].against
+    assert against is not None
+    assert (against.lost, against.gained) == (len(dropped), 0)
+    assert against.difference == pytest.approx(-len(dropped) / len(columns["id"]))
+    assert against.low < against.difference < against.high < 0
+    assert against.significant()
+    # Tool calls: what is no call is no call, except where none was due.
+    assert Counter(found["tool_calls"].columns["outcome"])["no_call"] > 20
+    # Nine languages: only Hindi is lost, and only Hindi's loss is beyond English's.
+    losses = task_tables.language_comparisons(
+        found["multilingual"],
+        next(o for o in task_tables.results([base]) if o.suite == "multilingual"),
+    )
+    assert losses["hi"].difference == -1.0
+    assert losses["hi"].significant()
+    assert not any(loss.significant() for name, loss in losses.items() if name != "hi")
+    assert found["multilingual"].own is not None
+    assert found["multilingual"].own.clusters == 104
+
+
+def test_the_table_says_it(measured: tuple[Request, Path, tuple[Record, ...]]) -> None:
+    _, folder, records = measured
+    layouts = report.write(records, folder)
+    assert [layout.title for layout in layouts[1:]] == [
+        f"{records[0].model_name}, INT4-G32: divergence".replace("G32", "g32"),
+        f"{records[0].model_name}, INT3-g64: accuracy by suite, %",
+    ]
+    rows = dict(layouts[2].body)
+    assert list(rows) == ["KL, nats", "json", "tool_calls", "multilingual"]
+    assert rows["json"][0].lines[0] == "100.0"
+    lost = sum(value == 0 for value in records[2].metrics["json_acc"]["columns"]["value"])
+    assert f"-{lost} +0" in rows["json"][1].lines
+    assert any(line.endswith("*") for line in rows["json"][1].lines)
+    text = (folder / "tasks.md").read_text("utf-8")
+    assert "RTN: loses" in text
+    assert "outcome no_call" in text
+    assert "language hi" in text
+    table = pd.read_csv(folder / "tasks.csv")
+    hindi = table[(table.facet == "language") & (table.of == "hi") & (table.method == "rtn")]
+    assert hindi["value"].tolist() == [0.0]
+    assert {path.name for path in folder.glob("tasks*")} == {
+        "tasks.md", "tasks.csv", "tasks.json", "tasks_int3-g64.png", "tasks_int3-g64.svg",
+    }  # fmt: skip
+
+
+def test_records_are_valid_and_a_second_call_asks_nothing(
+    measured: tuple[Request, Path, tuple[Record, ...]],
+) -> None:
+    request, folder, _ = measured
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    for path in folder.glob("records/*.json"):
+        validator.validate(json.loads(path.read_text("utf-8")))
+    before = Scripted.runs
+    compare(request, out=folder)
+    assert Scripted.runs == before
+
+
+def test_a_resumed_comparison_makes_its_reference_anew(
+    measured: tuple[Request, Path, tuple[Record, ...]],
+) -> None:
+    request, folder, records = measured
+    (folder / "records" / "rtn_int3-g64.json").unlink()
+    again = compare(request, out=folder).records
+    metric = records[2].cell.suites["divergence"]["metric"]
+    assert again[2].metrics[metric] == records[2].metrics[metric]
+    assert again[2].metrics[metric]["value"] > 0
+
+
+def test_no_loss_says_what_would_have_been_seen(
+    scripted: type[Scripted], request_for: Request, tmp_path: Path
+) -> None:
+    scripted.script = staticmethod(lambda quantized, item: item["target"])
+    request = replace(request_for, methods=("rtn",), schemes=("int4-g32",), suites=("json",))
+    outcome = compare(request, out=tmp_path / "run")
+    (layout,) = report.write(outcome.records, outcome.folder)
+    said = next(note for note in layout.notes if note.startswith("RTN:"))
+    assert "no loss found; losses above" in said
+    assert not (outcome.folder / "table.md").exists()
+
+
+def test_a_model_that_knows_nothing_has_nothing_to_lose(
+    scripted: type[Scripted], request_for: Request, tmp_path: Path
+) -> None:
+    scripted.script = staticmethod(lambda quantized, item: "no idea")
+    request = replace(request_for, methods=("rtn",), schemes=("int4-g32",), suites=("json",))
+    outcome = compare(request, out=tmp_path / "run")
+    (layout,) = report.write(outcome.records, outcome.folder)
+    said = next(note for note in layout.notes if note.startswith("RTN:"))
+    assert "no loss found" not in said
+    assert "json (0.0 % right before)" in said
+
+
+def test_two_cells_on_request(
+    measured: tuple[Request, Path, tuple[Record, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, folder, _ = measured
+    assert cli.main(["pair", str(folder), "rtn@int3-g64", "unquantized"]) == cli.DONE
+    printed = capsys.readouterr().out
+    assert "perplexity" in printed
+    assert "loses" in printed
+    assert cli.main(["pair", str(folder), "rtn@int3-g64", "rtn@int4-g32"]) == cli.DONE
+    assert "json" not in capsys.readouterr().out
+    assert cli.main(["pair", str(folder), "rtn@int3-g6", "unquantized"]) == cli.BAD_INPUT
+    assert "rtn@int3-g64" in capsys.readouterr().err
+
+
+def task_set(folder: Path, name: str = "multilingual", **options: Any) -> TaskSet:
+    return TaskSet(
+        name,
+        f"awqbench_{name}",
+        TaskOptions(**options),
+        tokenizer_folder=folder,
+        context=1024,
+    )
+
+
+def test_a_subset_is_drawn_by_seed_and_translations_stay_together(tiny_folder: Path) -> None:
+    one, same, other = (task_set(tiny_folder, limit=5, seed=seed).samples for seed in (0, 0, 1))
+    assert one == same != other
+    assert {len(rows) for rows in one.values()} == {5}
+    seen = [rows for name, rows in one.items() if name.endswith("_seen")]
+    assert len(seen) == 9
+    assert all(rows == seen[0] for rows in seen)
+    assert task_set(tiny_folder, limit=5).metric == "multilingual_acc@90"
+    assert task_set(tiny_folder).metric == "multilingual_acc"
+
+
+def test_the_protocol_changes_with_the_items(tiny_folder: Path) -> None:
+    whole = task_set(tiny_folder, "json").protocol()
+    assert whole == task_set(tiny_folder, "json").protocol()
+    assert whole["items"] == whole["of_items"] >= 200
+    part = task_set(tiny_folder, "json", limit=7).protocol()
+    assert part["items_sha256"] != whole["items_sha256"]
+    shots = task_set(tiny_folder, "json", num_fewshot=0).protocol()
+    assert {task["num_fewshot"] for task in shots["tasks"].values()} == {0}
+
+
+@pytest.mark.parametrize("suite", TASK_SUITES)
+def test_every_suite_is_large_and_has_two_parts(suite: str) -> None:
+    tasks = task_set(MODEL_FOLDER, suite, allow_code_execution=True)
+    assert tasks.of_items >= 200
+    assert {name.rpartition("_")[2] for name in tasks.samples} == {"seen", "reserved"}
+
+
+def test_a_real_model_answers_and_long_prompts_are_told(
+    request_for: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tiny model takes 128 tokens, fewer than any of these prompts."""
+    out = tmp_path / "run"
+    arguments = ["evaluate", request_for.model, "--suites", "tool_calls", "--limit", "2"]
+    assert cli.main([*arguments, "--out", str(out)]) == cli.DONE
+    printed = capsys.readouterr()
+    assert "do not fit the model's context of 128 tokens" in printed.err
+    assert "tool_calls" in printed.out
+    record = json.loads((out / "records/unquantized.json").read_text("utf-8"))
+    metric = record["metrics"]["tool_calls_acc@4"]
+    assert metric["too_long"] == 4
+    assert metric["value"] == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"suites": ("jsn",)}, ("unknown suite 'jsn'", "json")),
+        ({"suites": (), "tasks": ("awqbench_jsom",)}, ("unknown task", "awqbench_json")),
+        ({"suites": (), "tasks": ("json",)}, ("that is a suite", "--suites")),
+        ({"suites": ("code",)}, ("--allow-code-execution", "sandbox")),
+        ({"suites": ("json",), "chat_template": True}, ("no chat template", "leave the option")),
+        ({"suites": ("json",), "limit": 0}, ("--limit 0", "at least 1")),
+        ({"suites": ("json",), "num_fewshot": -1}, ("--num-fewshot -1", "0 or more")),
+        ({"suites": ("long_prompt",), "lengths": (10,)}, ("--lengths 10", "128")),
+        ({"suites": ("long_prompt",)}, ("context of 128", "leave this suite out")),
+        ({"suites": ("json",), "tasks_source": "standart"}, ("standart", "standard")),
+        ({"suites": ("json",), "tasks_schemes": ("int2-g64",)}, ("int2-g64", "not among")),
+        ({"suites": ("json",), "tasks_data": Path("nowhere")}, ("nowhere", "no such folder")),
+        (
+            {"suites": ("json",), "tasks_source": "standard"},
+            ("epfl-dlab/JSONSchemaBench", "--tasks-data", "--tasks-source embedded"),
+        ),
+        (
+            {"suites": ("tool_calls",), "tasks_source": "standard", "tasks_data": Path()},
+            ("bfcl-eval", "pip install --no-deps"),
+        ),
+    ],
+    ids=str,
+)
+def test_bad_requests_name_value_rule_and_fix(
+    changes: dict[str, Any],
+    wanted: tuple[str, ...],
+    request_for: Request,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("quantcore.hub.unreachable", lambda: "no network here")
+    if "bfcl-eval" in wanted:
+        monkeypatch.setattr("importlib.util.find_spec", lambda *names: None)
+    with pytest.raises(InputError) as caught:
+        compare(replace(request_for, **changes), out=tmp_path / "run")
+    for part in wanted:
+        assert part in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_divergence_needs_two_models(
+    request_for: Request, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", request_for.model, "--suites", "divergence"]
+    assert cli.main(arguments) == cli.BAD_INPUT
+    assert "awq-bench compare" in capsys.readouterr().err
+
+
+def test_standard_sets_from_a_local_copy(
+    scripted: type[Scripted], request_for: Request, tmp_path: Path
+) -> None:
+    """HumanEval's columns in a folder; one solution is wrong."""
+    folder = tmp_path / "sets" / "openai" / "openai_humaneval"
+    folder.mkdir(parents=True)
+    rows = [
+        {
+            "task_id": f"HumanEval/{number}",
+            "prompt": f'def add(x):\n    """Add {number}."""\n',
+            "canonical_solution": f"    return x + {number}\n",
+            "test": f"def check(candidate):\n    assert candidate(1) == {1 + number}\n",
+            "entry_point": "add",
+        }
+        for number in range(3)
+    ]
+    pd.DataFrame(rows).to_json(folder / "test.jsonl", orient="records", lines=True)
+    solutions = {row["task_id"]: row["canonical_solution"] for row in rows}
+    solutions["HumanEval/2"] = "    return x - 2\n"
+    scripted.script = staticmethod(lambda quantized, item: solutions[item["task_id"]])
+    request = replace(
+        request_for,
+        methods=(),
+        schemes=(),
+        suites=(),
+        tasks=("awqbench_humaneval",),
+        tasks_data=tmp_path / "sets",
+        allow_code_execution=True,
+    )
+    (record,) = compare(request, out=tmp_path / "run").records
+    columns = record.metrics["awqbench_humaneval_acc"]["columns"]
+    assert columns["value"] == [1.0, 1.0, 0.0]
+    assert columns["outcome"] == ["right", "right", "wrong_result"]
+
+
+@pytest.mark.slow
+def test_plain_lm_eval_runs_the_suites(tmp_path: Path) -> None:
+    """Its own command and its own model adapter, from a folder that knows nothing of us."""
+    pytest.importorskip("accelerate", reason="lm-eval's adapter of Transformers needs it")
+    root = Path(cli.__file__).parents[1]
+    ran = subprocess.run(
+        [
+            sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--device", "cpu",
+            "--model_args", f"pretrained={MODEL_FOLDER}", "--include_path", str(root / "suites"),
+            "--tasks", "awqbench_json,awqbench_tool_calls,awqbench_long_prompt,"
+            "awqbench_multilingual_hi", "--limit", "1", "--log_samples",
+            "--output_path", str(tmp_path / "out"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    (scores,) = (tmp_path / "out").rglob("results_*.json")
+    results = json.loads(scores.read_text("utf-8"))["results"]
+    assert results["awqbench_multilingual_hi"]["acc,none"] in (0.0, 0.5, 1.0)
+    for suite in ("json", "tool_calls", "long_prompt"):
+        for part in ("seen", "reserved"):
+            assert results[f"awqbench_{suite}_{part}"]["acc,none"] == 0.0
+    assert len(list((tmp_path / "out").rglob("samples_*.jsonl"))) == 8
