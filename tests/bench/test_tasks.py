@@ -23,7 +23,7 @@ from bench.records import Record
 from bench.reference import MODEL_FOLDER
 from bench.request import Request
 from quantcore.errors import InputError
-from suites import TASK_SUITES, language_model
+from suites import TASK_SUITES, harness, language_model
 from suites.harness import TaskOptions, TaskSet
 
 SCHEMA = json.loads((Path(cli.__file__).parent / "record.schema.json").read_text("utf-8"))
@@ -385,3 +385,41 @@ def test_plain_lm_eval_runs_the_suites(tmp_path: Path) -> None:
         for part in ("seen", "reserved"):
             assert results[f"awqbench_{suite}_{part}"]["acc,none"] == 0.0
     assert len(list((tmp_path / "out").rglob("samples_*.jsonl"))) == 8
+
+
+def test_a_metric_of_the_whole_set_is_shown_and_not_paired(
+    request_for: Request, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as lm-eval's word_perplexity: no item has a value between 0 and 1."""
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    page = (text_folder / "evaluation.txt").read_text("utf-8")[:400]
+    rows = "".join(json.dumps({"page": page[start:]}) + "\n" for start in (0, 100, 200))
+    (folder / "pages.jsonl").write_text(rows, "utf-8")
+    (folder / "pages.yaml").write_text(
+        "task: awqbench_pages\n"
+        "dataset_path: json\n"
+        f"dataset_kwargs: {{data_files: {{test: {folder / 'pages.jsonl'}}}}}\n"
+        "test_split: test\noutput_type: loglikelihood_rolling\n"
+        'doc_to_text: ""\ndoc_to_target: page\n'
+        "metric_list: [{metric: word_perplexity}, {metric: bits_per_byte}]\n"
+        "metadata: {version: 1}\n",
+        "utf-8",
+    )
+    monkeypatch.setattr(harness, "FOLDER", folder)
+    request = replace(
+        request_for, methods=("rtn",), schemes=("int3-g64",), suites=(), tasks=("awqbench_pages",)
+    )
+    outcome = compare(request, out=tmp_path / "run")
+    metrics = [one.metrics["awqbench_pages_word_perplexity"] for one in outcome.records]
+    assert all(metric["value"] > 1 for metric in metrics)
+    assert metrics[0]["value"] != metrics[1]["value"]
+    assert metrics[0]["columns"]["value"] == [None] * 3
+    (layout,) = report.write(outcome.records, outcome.folder)
+    assert [entry.lines for _, row in layout.body for entry in row] == [
+        (f"{metric['value']:.4g}",) for metric in metrics
+    ]
+    assert any("nothing can be paired" in note for note in layout.notes)
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    for path in outcome.folder.glob("records/*.json"):
+        validator.validate(json.loads(path.read_text("utf-8")))
