@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,9 @@ import torch
 
 from bench import environment, estimate, registry
 from bench.calibration import Calibration
-from bench.measure import Suite
+from bench.measure import Metrics, Suite
 from bench.progress import Reporter
-from bench.records import Cell, Record
+from bench.records import Cell, Record, write_json
 from quantcore.calibration import BlockWalk, StatsStore, calibrate, stats_bytes
 from quantcore.checkpoint import LoadedModel
 from quantcore.errors import InputError
@@ -144,6 +146,8 @@ class Workbench:
     """All of the comparison; a cell runs those that it names."""
     calibrator: Calibrator | None
     """None where no method needs calibration."""
+    unfinished: Path
+    """Folder for what the suites of an unfinished cell measured."""
     say: Reporter
     _snapshot: Snapshot | None = None
 
@@ -180,12 +184,31 @@ class Workbench:
             for suite in suites:
                 suite.prepare(self.loaded, self.say)
             result |= self._quantize(label, method, scheme)
-        started = time.perf_counter()
-        result["metrics"] = {}
-        for suite in suites:
-            result["metrics"] |= suite.measure(label, self.loaded, self.say)
-        result["seconds"]["evaluate"] = time.perf_counter() - started
+        result["metrics"], result["seconds"]["evaluate"] = self._run(cell, suites)
         return result
+
+    def _run(self, cell: Cell, suites: Sequence[Suite]) -> tuple[Metrics, float]:
+        """Every suite's metrics and the seconds they took; finished ones survive an interruption.
+
+        Quantizing again gives the same weights, so what an interrupted run measured still holds.
+        """
+        kept = self.unfinished / f"{cell.id}.json"
+        done: dict[str, Any] = {}
+        if kept.is_file():
+            with suppress(ValueError):  # not whole: it is measured again
+                done = json.loads(kept.read_text("utf-8"))
+        for suite in suites:
+            name = "+".join(suite.protocols)
+            if name not in done:
+                started = time.perf_counter()
+                metrics = suite.measure(label_of(cell), self.loaded, self.say)
+                done[name] = {"metrics": metrics, "seconds": time.perf_counter() - started}
+                write_json(kept, done)
+        kept.unlink()
+        found: Metrics = {}
+        for one in done.values():
+            found |= one["metrics"]
+        return found, sum(one["seconds"] for one in done.values())
 
     def _quantize(self, label: str, method: Method, scheme: QuantScheme) -> dict[str, Any]:
         self._snapshot = self._snapshot or Snapshot(self.structure)

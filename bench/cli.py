@@ -79,8 +79,9 @@ examples:
 what comes out, in the folder of --out:
   report.md                     the table, the chart, protocol and provenance
   table.md, table.csv, .json    the table, for people and for programs
-  perplexity_SCHEME.png, .svg   the chart
-  tasks.md, tasks.csv, .png     accuracy by suite with flips, if tasks were run
+  perplexity_SCHEME.png, .svg   the chart, of INT4-g128 or else the first scheme
+  tasks.md, tasks.csv, .json    divergence and accuracy by suite, if asked for
+  tasks_SCHEME.png, .svg        their changes, for each scheme that ran tasks
   records/METHOD_SCHEME.json    each cell, with every window and every answer
   comparison.json               what was asked for
 
@@ -121,8 +122,9 @@ examples:
   awq-bench evaluate ./my-model --suites json,tool_calls --limit 20
 
 what comes out, in the folder of --out:
-  report.md, table.md, table.csv, table.json, comparison.json, and
-  records/unquantized.json with the likelihood of every window
+  report.md, table.md, .csv and .json (of perplexity), tasks.md, .csv and .json
+  (if suites were asked for), comparison.json, and records/unquantized.json
+  with every window and every answer
 
 To see what quantizing costs use `awq-bench compare`: it pairs windows with the
 unquantized model's, which makes intervals many times narrower.
@@ -569,7 +571,12 @@ def _names(value: str) -> tuple[str, ...]:
 
 
 def _numbers(value: str) -> tuple[int, ...]:
-    return tuple(int(name) for name in _names(value))
+    try:
+        return tuple(int(name) for name in _names(value))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{value!r}: give whole numbers, separated by commas"
+        ) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -591,7 +598,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     except KeyboardInterrupt:
         kept = "nothing was written; run the same command again"
-        if command == "compare":
+        if command in ("compare", "evaluate"):
             kept = "what is finished is kept, the same command goes on from there"
         reporter.say(f"interrupted; {kept}")
         return INTERRUPTED

@@ -128,6 +128,7 @@ def compare(
         structure=structure,
         suites=suites,
         calibrator=calibrator,
+        unfinished=run.path / "unfinished",
         say=say,
     )
     if len(plan) > 1:
@@ -139,6 +140,7 @@ def compare(
             _estimate_tasks(say, record, [cell for cell, _, _ in pending[1:]])
     if cache is not None:
         shutil.rmtree(cache, ignore_errors=True)
+    shutil.rmtree(run.path / "unfinished", ignore_errors=True)
     records = tuple(read_record(run.path / one.file_name) for one, _, _ in plan)
     run.finish()
     return Outcome(folder=run.path, records=records)
@@ -206,11 +208,10 @@ def _announce(
         )
     parts = {"calibrate": calibrate_s, "quantize": quantize_s, "evaluate": evaluate_s}
     detail = ", ".join(f"{name} {estimate.in_words(s)}" for name, s in parts.items() if s)
-    tasks = any(isinstance(suite, measure.TasksSuite) for suite in suites)
-    say.say(
-        f"  time         about {estimate.in_words(sum(parts.values()))} ({detail})"
-        + ("; and the tasks, to be told after the first cell" if tasks else "")
-    )
+    about = [f"about {estimate.in_words(sum(parts.values()))} ({detail})"] if detail else []
+    if any(isinstance(suite, measure.TasksSuite) for suite in suites):
+        about.append("that of the tasks is known after the first cell")
+    say.say(f"  time         {'; '.join(about)}")
     kept = f"{size(statistics)} of statistics on disk" if cache else "records only on disk"
     say.say(f"  memory       about {size(memory)} for weights and statistics; {kept}")
     say.say(f"  output       {out}")

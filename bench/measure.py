@@ -291,6 +291,12 @@ def build(request: Request, loaded: LoadedModel, say: Reporter) -> list[Suite]:
             f"--chat-template: the tokenizer of {loaded.name} has no chat template; leave the "
             "option out, or add a chat_template to its tokenizer_config.json"
         )
+    context = loaded.context
+    if context is not None and max(request.lengths, default=0) > context:
+        raise InputError(
+            f"--lengths {max(request.lengths)}: {loaded.name} takes {context} tokens; give lengths "
+            "up to that"
+        )
     if "code" in targets:
         for danger in sandbox.not_held():
             say.warn(f"code runs without one of the sandbox's protections: {danger}")

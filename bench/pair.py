@@ -36,6 +36,8 @@ def pair(one: Record, other: Record) -> Grid:
         InputError: they measured nothing in common.
     """
     names = [_name(record) for record in (one, other)]
+    if one.cell.id == other.cell.id:
+        raise InputError(f"{names[0]} against itself has no difference; give two cells")
     body = [("perplexity", [Entry(lines=(line,)) for line in _perplexity(one, other)])]
     body = [] if not body[0][1] else body
     compared = pair_suites(one, other)
@@ -53,7 +55,7 @@ def pair(one: Record, other: Record) -> Grid:
     ]
     if compared:
         notes.append(f"{names[0]} against {names[1]}: {verdict(compared)}.")
-    heads = ("", *names, "difference", "95 % interval", "flips", "p")
+    heads = ("", *names, "difference", "95 % interval", "flips", "p (Holm)")
     return Grid(
         title=f"{one.model_name}: {names[0]} against {names[1]}",
         header=[Entry(lines=(head,)) for head in heads],

@@ -131,7 +131,7 @@ def _protocol(first: Record) -> list[str]:
             lines.append(
                 f"- `{suite['metric']}`: {suite['items']} of {suite['of_items']} items of "
                 f"{len(suite['tasks'])} lm-eval tasks (lm-eval {suite['lm_eval']}, task version "
-                f"{', '.join(versions)}), {' or '.join(shots)} examples in the prompt, "
+                f"{', '.join(versions)}), worked examples in the prompt: {' or '.join(shots)}, "
                 f"{'with' if suite['chat_template'] else 'without'} chat template, greedy; items "
                 f"sha256 `{suite['items_sha256']}`."
             )

@@ -76,7 +76,7 @@ def results(records: Sequence[Record]) -> list[Result]:
         for suite, metric in suites.items():
             columns, seed = metric["columns"], record.cell.seed
             own = None
-            if None not in columns["value"]:
+            if None not in columns["value"] and not none_fits(metric):
                 own = accuracy(columns["value"], columns["source"], seed=seed)
             found.append(
                 Result(
@@ -84,6 +84,11 @@ def results(records: Sequence[Record]) -> list[Result]:
                 )
             )
     return found
+
+
+def none_fits(metric: Mapping[str, Any]) -> bool:
+    """Whether no prompt fitted the context: then nothing was measured."""
+    return bool(metric["too_long"] == metric["items"])
 
 
 def _against(
@@ -96,6 +101,8 @@ def _against(
     for suite, metric in suites.items():
         columns = metric["columns"]
         if suite not in reference or None in columns["value"]:
+            continue
+        if none_fits(metric) or none_fits(reference[suite]):
             continue
         base = reference[suite]["columns"]
         if base["id"] != columns["id"]:
@@ -201,6 +208,8 @@ def _divergence_entry(record: Record) -> Entry:
 
 
 def _entry(one: Result) -> Entry:
+    if none_fits(one.metric):
+        return Entry(lines=("none fits",), failed=True)
     if one.own is None:
         return Entry(lines=(f"{one.metric['value']:.4g}",))
     lines = [
@@ -252,7 +261,11 @@ def _notes(across: Sequence[Record], found: Sequence[Result]) -> list[str]:
         )
     for record in across:
         for suite, metric in task_suites(record).items():
-            if metric["too_long"]:
+            if none_fits(metric):
+                notes.append(
+                    f"{suite}: no prompt fits the model's context, so nothing was measured."
+                )
+            elif metric["too_long"]:
                 notes.append(
                     f"{suite}, {label_of(record)}: {metric['too_long']} prompts do not fit the "
                     "model's context and count as wrong."
@@ -308,7 +321,7 @@ def _breakdown(scheme: str | None, suite: str, across: Sequence[Result]) -> Grid
     columns = across[0].columns
     body: list[tuple[str, list[Entry]]] = []
     for facet in FACETS:
-        for name in dict.fromkeys(columns.get(facet, [])):
+        for name in _in_order(columns.get(facet, [])):
             if name is not None:
                 entries = [_share(one, facet, name) for one in across]
                 body.append((f"{facet} {name}", entries))
@@ -334,12 +347,12 @@ def _breakdown(scheme: str | None, suite: str, across: Sequence[Result]) -> Grid
             ],
         )
     title = f"{suite}, % of items"
-    notes = ["The number of items stands beside each part of them."]
+    notes = ["Beside each part: how many items it has."]
     if losses:
         notes.append(
-            "Under a language: how much more it loses than English, in points, paired by source "
-            f"item, with its 95 % interval; {MARK}: more than chance (sign-flip test, Holm over "
-            "languages)."
+            "Under a language: its change less English's, in points (negative: it loses more than "
+            f"English), paired by source item, with its 95 % interval; {MARK}: more than chance "
+            "(sign-flip test, Holm over languages)."
         )
     return Grid(
         title=f"{scheme.replace('int', 'INT')}: {title}" if scheme else title,
@@ -349,13 +362,19 @@ def _breakdown(scheme: str | None, suite: str, across: Sequence[Result]) -> Grid
     )
 
 
+def _in_order(values: Sequence[Any]) -> list[Any]:
+    """Each once: numbers by size, names as they come."""
+    different = list(dict.fromkeys(values))
+    return sorted(different) if all(isinstance(one, int) for one in different) else different
+
+
 def _share(one: Result, facet: str, name: Any) -> Entry:
     chosen = [
         value
         for value, at in zip(one.columns["value"], one.columns[facet], strict=True)
         if at == name
     ]
-    return Entry(lines=(f"{100 * sum(chosen) / len(chosen):.1f} of {len(chosen)}",))
+    return Entry(lines=(f"{100 * sum(chosen) / len(chosen):.1f} ({len(chosen)})",))
 
 
 def _mean(values: Sequence[float | None]) -> str:

@@ -7,6 +7,7 @@ are paired item by item.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import logging
@@ -19,7 +20,7 @@ from functools import partialmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from quantcore.errors import InputError, nearest
+from quantcore.errors import InputError
 from quantcore.hub import use_cache_if_unreachable
 from suites import TASK_SUITES
 from suites.long_prompt.items import LONGEST, default_lengths
@@ -336,6 +337,7 @@ def _load(
         from lm_eval.tasks._factory import TaskFactory
 
         data_sets: list[str] = []
+        copies: list[bool] = []
 
         class LocalFirst(TaskFactory):  # type: ignore[misc]
             """Takes a data set from the user's folder where it holds one of that name."""
@@ -344,7 +346,9 @@ def _load(
                 config: dict[str, Any] = super()._load_full_config(entry, overrides)
                 if config.get("dataset_path"):
                     data_sets.append(str(config["dataset_path"]))
-                return _localized(config, options.data_dir)
+                found = _localized(config, options.data_dir)
+                copies.append(found is not config)
+                return found
 
         metadata: dict[str, Any] = {"tokenizer": str(tokenizer_folder)}
         if target.startswith("awqbench_long_prompt"):
@@ -360,7 +364,13 @@ def _load(
         )
         manager._factory = LocalFirst(meta=metadata)
         if target not in manager.all_tasks:
-            raise InputError(f"unknown task {target!r}; {nearest(target, manager.all_tasks)}")
+            # Thousands are known: name the nearest, not all.
+            near = difflib.get_close_matches(target, manager.all_tasks, n=3)
+            raise InputError(
+                f"unknown task {target!r}; "
+                + (f"did you mean {' or '.join(map(repr, near))}? " if near else "")
+                + "`lm-eval ls tasks` lists lm-eval's, `awq-bench list` the suites"
+            )
         if re.match(r"ruler|niah_|awqbench_long_prompt_standard", target):
             _refuse_remote_code(tokenizer_folder)
         offline = use_cache_if_unreachable()
@@ -369,9 +379,14 @@ def _load(
         except InputError:
             raise
         except Exception as error:  # lm-eval lets whatever a data set raised through
-            reason = offline or (str(error) or type(error).__name__).splitlines()[0]
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             data_set = data_sets[-1] if data_sets else "its data set"
-            raise InputError(_cannot_load(name, target, data_set, reason)) from error
+            if copies and copies[-1]:
+                raise InputError(
+                    f"the copy of {data_set} in {options.data_dir} cannot be used ({reason}); it "
+                    "has to be the hub's repository, or files named by split such as test.jsonl"
+                ) from error
+            raise InputError(_cannot_load(name, target, data_set, offline or reason)) from error
     if not loaded["tasks"]:
         raise InputError(f"task {target!r} holds no tasks")
     return loaded
@@ -393,7 +408,12 @@ def _localized(config: dict[str, Any], folder: Path | None) -> dict[str, Any]:
     if folder is None or not isinstance(path, str) or not (folder / path).is_dir():
         return config
     local, subset = folder / path, config.get("dataset_name")
-    if subset and (local / str(subset)).is_dir():
+    if subset and not (local / "README.md").is_file():  # not the hub's repository
+        if not (local / str(subset)).is_dir():
+            raise InputError(
+                f"{local} is no copy of the hub's repository (no README.md) and has no folder "
+                f"{subset!r} for that configuration; put its files, such as test.jsonl, there"
+            )
         return config | {"dataset_path": str(local / str(subset)), "dataset_name": None}
     return config | {"dataset_path": str(local)}
 

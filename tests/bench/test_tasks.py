@@ -15,7 +15,9 @@ from typing import Any
 import jsonschema
 import pandas as pd
 import pytest
+import torch
 from lm_eval.api.model import LM
+from safetensors.torch import load_file
 
 from bench import cli, report, task_tables
 from bench.compare import compare
@@ -35,15 +37,14 @@ class Scripted(LM):  # type: ignore[misc]
     """Stands in for `BatchedLM`: answers by script, and knows whether the model was changed."""
 
     script: Script
-    original: dict[int, float]
+    original: float
     runs = 0
 
     def __init__(self, model: Any, tokenizer: Any, **settings: Any) -> None:
         super().__init__()
         Scripted.runs += 1
         self.done = settings["done"]
-        weight = float(model.model.layers[0].mlp.up_proj.weight.double().abs().sum())
-        self.quantized = self.original.setdefault(id(model), weight) != weight
+        self.quantized = self.original != size_of(model.model.layers[0].mlp.up_proj.weight)
 
     def generate_until(self, requests: list[Any]) -> list[str]:
         self.done(len(requests))
@@ -60,10 +61,16 @@ class Scripted(LM):  # type: ignore[misc]
         raise NotImplementedError
 
 
+def size_of(weight: torch.Tensor) -> float:
+    return float(weight.double().abs().sum())
+
+
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> type[Scripted]:
+def scripted(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path) -> type[Scripted]:
+    weights = load_file(tiny_folder / "model.safetensors")
+    original = size_of(weights["model.layers.0.mlp.up_proj.weight"])
     monkeypatch.setattr(language_model, "BatchedLM", Scripted)
-    monkeypatch.setattr(Scripted, "original", {}, raising=False)
+    monkeypatch.setattr(Scripted, "original", original, raising=False)
     monkeypatch.setattr(Scripted, "runs", 0)
     return Scripted
 
@@ -181,6 +188,36 @@ def test_a_resumed_comparison_makes_its_reference_anew(
     assert again[2].metrics[metric]["value"] > 0
 
 
+def test_an_interrupted_cell_keeps_its_finished_suites(
+    scripted: type[Scripted], request_for: Request, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    broken = False
+
+    def script(quantized: bool, item: dict[str, Any]) -> Any:
+        suite = str(item["id"]).partition("/")[0]
+        asked.append(suite)
+        if quantized and suite == "tool_calls" and broken:
+            raise KeyboardInterrupt
+        return damaged(quantized, item)
+
+    scripted.script = staticmethod(script)
+    request = replace(
+        request_for, methods=("rtn",), schemes=("int3-g64",), suites=("json", "tool_calls")
+    )
+    whole, broken = compare(request, out=tmp_path / "whole").records, True
+    with pytest.raises(KeyboardInterrupt):
+        compare(request, out=tmp_path / "run")
+    asked.clear()
+    broken = False
+    outcome = compare(request, out=tmp_path / "run")
+    assert set(asked) == {"tool_calls"}
+    for one, other in zip(outcome.records, whole, strict=True):
+        for metric in ("json_acc", "tool_calls_acc"):
+            assert one.metrics[metric]["columns"] == other.metrics[metric]["columns"]
+    assert not (outcome.folder / "unfinished").exists()
+
+
 def test_no_loss_says_what_would_have_been_seen(
     scripted: type[Scripted], request_for: Request, tmp_path: Path
 ) -> None:
@@ -215,6 +252,8 @@ def test_two_cells_on_request(
     assert "loses" in printed
     assert cli.main(["pair", str(folder), "rtn@int3-g64", "rtn@int4-g32"]) == cli.DONE
     assert "json" not in capsys.readouterr().out
+    assert cli.main(["pair", str(folder), "rtn@int3-g64", "rtn@int3-g64"]) == cli.BAD_INPUT
+    assert "give two cells" in capsys.readouterr().err
     assert cli.main(["pair", str(folder), "rtn@int3-g6", "unquantized"]) == cli.BAD_INPUT
     assert "rtn@int3-g64" in capsys.readouterr().err
 
@@ -270,7 +309,8 @@ def test_a_real_model_answers_and_long_prompts_are_told(
     record = json.loads((out / "records/unquantized.json").read_text("utf-8"))
     metric = record["metrics"]["tool_calls_acc@4"]
     assert metric["too_long"] == 4
-    assert metric["value"] == 0
+    assert "none fits" in printed.out
+    assert "nothing was measured" in printed.out
 
 
 @pytest.mark.parametrize(
@@ -284,6 +324,7 @@ def test_a_real_model_answers_and_long_prompts_are_told(
         ({"suites": ("json",), "limit": 0}, ("--limit 0", "at least 1")),
         ({"suites": ("json",), "num_fewshot": -1}, ("--num-fewshot -1", "0 or more")),
         ({"suites": ("long_prompt",), "lengths": (10,)}, ("--lengths 10", "128")),
+        ({"suites": ("long_prompt",), "lengths": (5000,)}, ("--lengths 5000", "128 tokens")),
         ({"suites": ("long_prompt",)}, ("context of 128", "leave this suite out")),
         ({"suites": ("json",), "tasks_source": "standart"}, ("standart", "standard")),
         ({"suites": ("json",), "tasks_schemes": ("int2-g64",)}, ("int2-g64", "not among")),
@@ -322,6 +363,42 @@ def test_divergence_needs_two_models(
     arguments = ["evaluate", request_for.model, "--suites", "divergence"]
     assert cli.main(arguments) == cli.BAD_INPUT
     assert "awq-bench compare" in capsys.readouterr().err
+
+
+def json_schemas(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    rows = [{"json_schema": json.dumps(schema), "unique_id": f"o{i}"} for i in range(3)]
+    pd.DataFrame(rows).to_json(folder / "test.jsonl", orient="records", lines=True)
+
+
+def test_a_copy_without_its_configurations_is_refused(request_for: Request, tmp_path: Path) -> None:
+    json_schemas(tmp_path / "sets/epfl-dlab/JSONSchemaBench")
+    request = replace(request_for, suites=("json",), tasks_source="standard")
+    with pytest.raises(InputError, match="no folder 'Github_easy'"):
+        compare(replace(request, tasks_data=tmp_path / "sets"), out=tmp_path / "run")
+
+
+def test_a_standard_suite_from_files_by_configuration(
+    scripted: type[Scripted], request_for: Request, tmp_path: Path
+) -> None:
+    for name in ("easy", "medium", "hard"):
+        json_schemas(tmp_path / f"sets/epfl-dlab/JSONSchemaBench/Github_{name}")
+    scripted.script = staticmethod(
+        lambda quantized, item: '{"a": 1}' if item["id"] != "o2" else '{"a": "1"}'
+    )
+    request = replace(
+        request_for,
+        methods=(),
+        schemes=(),
+        suites=("json",),
+        tasks_source="standard",
+        tasks_data=tmp_path / "sets",
+    )
+    (record,) = compare(request, out=tmp_path / "run").records
+    metric = record.metrics["json_standard_acc"]
+    assert metric["columns"]["outcome"] == ["right", "right", "schema_invalid"] * 3
+    assert metric["value"] == pytest.approx(2 / 3)
 
 
 def test_standard_sets_from_a_local_copy(
