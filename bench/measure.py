@@ -127,6 +127,17 @@ class TextSuite(Suite):
                 "window_kl": one.window_kl,
                 "window_agreement": one.window_agreement,
             }
+        elif "divergence" in self.asked:  # the reference itself, which is 0 from itself
+            count = len(self.windows.tokens)
+            found[self._divergence_metric] = {
+                "value": 0.0,
+                "median": 0.0,
+                "p99": 0.0,
+                "top1_agreement": 1.0,
+                **shared,
+                "window_kl": [0.0] * count,
+                "window_agreement": [1.0] * count,
+            }
         return found
 
     def _measure(self, label: str, loaded: LoadedModel, say: Reporter) -> perplexity.WindowScores:

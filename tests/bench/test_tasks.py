@@ -357,6 +357,19 @@ def test_bad_requests_name_value_rule_and_fix(
     assert not (tmp_path / "run").exists()
 
 
+def test_divergence_alone(request_for: Request, tmp_path: Path) -> None:
+    request = replace(
+        request_for, methods=("rtn",), schemes=("int4-g32", "int3-g64"), suites=("divergence",)
+    )
+    outcome = compare(request, out=tmp_path / "run")
+    values = [next(iter(record.metrics.values()))["value"] for record in outcome.records]
+    assert 0 == values[0] < values[1] < values[2]
+    assert len(report.write(outcome.records, outcome.folder)) == 2
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    for path in outcome.folder.glob("records/*.json"):
+        validator.validate(json.loads(path.read_text("utf-8")))
+
+
 def test_divergence_needs_two_models(
     request_for: Request, capsys: pytest.CaptureFixture[str]
 ) -> None:
