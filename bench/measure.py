@@ -241,6 +241,12 @@ def check(request: Request) -> None:
                 f"--tasks-schemes {scheme}: not among the schemes of this comparison "
                 f"({', '.join(request.schemes) or 'none'})"
             )
+    idle = [one for one in request.schemes if one not in request.tasks_schemes]
+    if request.tasks_schemes and idle and not {"perplexity", "divergence"} & set(request.suites):
+        raise InputError(
+            f"--tasks-schemes leaves nothing to measure at {', '.join(idle)}; leave these schemes "
+            "out, or add perplexity to --suites"
+        )
     if request.limit is not None and request.limit < 1:
         raise InputError(f"--limit {request.limit}: must be at least 1 item of every task")
     if request.num_fewshot is not None and request.num_fewshot < 0:

@@ -328,6 +328,10 @@ def test_a_real_model_answers_and_long_prompts_are_told(
         ({"suites": ("long_prompt",)}, ("context of 128", "leave this suite out")),
         ({"suites": ("json",), "tasks_source": "standart"}, ("standart", "standard")),
         ({"suites": ("json",), "tasks_schemes": ("int2-g64",)}, ("int2-g64", "not among")),
+        (
+            {"suites": ("json",), "tasks_schemes": ("int3-g64",)},
+            ("nothing to measure at int4-g32", "add perplexity"),
+        ),
         ({"suites": ("json",), "tasks_data": Path("nowhere")}, ("nowhere", "no such folder")),
         (
             {"suites": ("json",), "tasks_source": "standard"},
