@@ -18,6 +18,7 @@ SCHEMES = {
     "int4-g128": "4 bits, a float16 scale and a 4-bit zero point per 128 weights: 4.16 bits",
     "int4-g32": "the same per 32 weights: 4.62 bits",
     "int3-g128": "3 bits, the same per 128 weights: 3.15 bits",
+    "int2-g64": "2 bits, the same per 64 weights: 2.28 bits; what breaks, breaks here",
     "int<bits>-g<size>": "2 to 8 bits, any group size that divides the inputs",
     "int<bits>-channel": "one scale per output channel",
     "...-sym": "symmetric: no zero points stored",

@@ -1,409 +1,283 @@
 """Train the reference model: ``python -m bench.reference.train --data-dir DIR --work-dir DIR``.
 
 Seeded, and a pure function of the step: a run that was killed goes on from its last checkpoint
-and ends with the same batches. 18 M tokens take about an hour on two cores with bfloat16.
+and ends with the same batches. Prose is learned from as before, and answers of the task suites'
+training items beside it, so that what a quantized model loses of them can be measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from bench.calibration import sample_from
-from bench.reference import CALIBRATION_FILE, MODEL_FOLDER, corpus
-from quantcore.checkpoint import load, sha256_of
+from bench.reference import corpus
+from bench.reference.items import SUITES, Documents, Vocabulary
+from bench.reference.network import attend_in_blocks, build_model, spread_norms
+from bench.reference.publish import publish
+from bench.reference.recipe import CHECKPOINT, Recipe, learning_rate
+from bench.reference.stream import CLASSES, Batch, TokenStream
+from bench.reference.tokenizer import train_tokenizer
+from quantcore.errors import InputError
+from suites.long_prompt.items import estimated_tokens
 
-BOS, EOS = "<|bos|>", "<|eos|>"
-Tokens = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Every number that decides the weights. Tokens seen: ``steps * step_tokens``."""
-
-    vocab_size: int = 8192
-    hidden_size: int = 256
-    intermediate_size: int = 768
-    layers: int = 6
-    heads: int = 4
-    key_value_heads: int = 2
-    context: int = 1024
-    first_context: int = 256  # most steps see short windows: twice the tokens a second on a CPU
-    full_context_share: float = 0.2  # of the steps, the last ones, at the full context
-    step_tokens: int = 4096
-    steps: int = 3600
-    warmup_steps: int = 200
-    learning_rate: float = 2e-3
-    final_learning_rate: float = 1e-4
-    weight_decay: float = 0.1
-    natural_share: float = 0.35  # of the WikiText articles, in ordinary typography
-    # Then the norms' gains are spread log-normally and training goes on, see `spread_norms`.
-    spread_steps: int = 700
-    spread_sigma: float = 0.5
-    spread_learning_rate: float = 1e-3
-    seed: int = 0
-
-    @property
-    def all_steps(self) -> int:
-        """Steps before and after the spread."""
-        return self.steps + self.spread_steps
+LOG_STEPS, CHECKPOINT_STEPS, SNAPSHOT_STEPS = 25, 100, 500
+FIRST_STEPS = 2  # logged one by one: what a repetition is compared with
+Optimizers = tuple[torch.optim.Muon, torch.optim.AdamW]
 
 
-def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE: every byte is in the alphabet, so any Unicode text round-trips."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[BOS, EOS],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    bos_id = tokenizer.token_to_id(BOS)
-    tokenizer.post_processor = processors.Sequence(
-        [
-            processors.ByteLevel(trim_offsets=False),
-            processors.TemplateProcessing(
-                single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, bos_id)]
-            ),
-        ]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=BOS,
-        eos_token=EOS,
-        clean_up_tokenization_spaces=False,
-    )
+def build_optimizers(model: LlamaForCausalLM, recipe: Recipe) -> Optimizers:
+    """Muon for the matrices within layers, AdamW for the embedding and the gains.
 
-
-class TokenStream:
-    """Training windows as a function of the step: documents reshuffled every epoch, then packed."""
-
-    def __init__(
-        self,
-        documents: list[tuple[str, str]],
-        tokenizer: PreTrainedTokenizerFast,
-        recipe: Recipe,
-    ) -> None:
-        eos = tokenizer.eos_token_id
-
-        def encode(text: str) -> Tokens:
-            return np.array([*tokenizer(text, verbose=False).input_ids, eos], dtype=np.int64)
-
-        self._forms = [(encode(raw), encode(prose)) for raw, prose in documents]
-        self._recipe = recipe
-
-    def batches(self, first_step: int) -> Iterator[torch.Tensor]:
-        """Yields ``[step_tokens / context, context + 1]`` token ids, from ``first_step`` on."""
-        recipe = self._recipe
-        step = 0
-        phases = (
-            (recipe.first_context, round(recipe.steps * (1 - recipe.full_context_share))),
-            (recipe.context, recipe.steps),
-            (recipe.context, recipe.all_steps),
-        )
-        for phase, (context, last_step) in enumerate(phases):
-            batch = recipe.step_tokens // context
-            windows, epoch, position = self._windows(phase, 0, context), 0, 0
-            while step < last_step:
-                if position + batch > len(windows):
-                    epoch, position = epoch + 1, 0
-                    windows = self._windows(phase, epoch, context)
-                if step >= first_step:
-                    yield torch.from_numpy(windows[position : position + batch])
-                position += batch
-                step += 1
-
-    def _windows(self, phase: int, epoch: int, context: int) -> Tokens:
-        random = np.random.default_rng([self._recipe.seed, phase, epoch])
-        stream = np.concatenate(
-            [
-                self._forms[i][int(random.random() < self._recipe.natural_share)]
-                for i in random.permutation(len(self._forms))
-            ]
-        )
-        width = context + 1
-        stream = stream[int(random.integers(width)) :]
-        windows = stream[: len(stream) // width * width].reshape(-1, width)
-        return windows[random.permutation(len(windows))]
-
-
-def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A Llama of the recipe's sizes with seeded weights."""
-    torch.manual_seed(recipe.seed)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=recipe.vocab_size,
-            hidden_size=recipe.hidden_size,
-            intermediate_size=recipe.intermediate_size,
-            num_hidden_layers=recipe.layers,
-            num_attention_heads=recipe.heads,
-            num_key_value_heads=recipe.key_value_heads,
-            max_position_embeddings=recipe.context,
-            tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    )
-
-
-@torch.no_grad()
-def spread_norms(model: LlamaForCausalLM, recipe: Recipe) -> None:
-    """Give every channel behind a norm a gain of its own, without changing the function.
-
-    In large trained models a few input channels carry activations many times larger than the rest;
-    they are what AWQ is about. A model this small does not grow them in 15 M tokens: 99 in 100 of
-    its channels lay within twice the median, AWQ found next to nothing to scale, and which method
-    came out ahead was rounding luck. So gains are multiplied by log-normal factors, the columns
-    that read them divided by the same, and training goes on from there.
+    Muon (Jordan et al. 2024) with steps as long as AdamW's (Liu et al. 2025, arXiv:2502.16982)
+    takes fewer tokens to the same loss; its orthogonalization costs a tenth of a step here.
     """
-    generator = torch.Generator().manual_seed(recipe.seed)
-    for layer in model.model.layers:
-        attention, mlp = layer.self_attn, layer.mlp
-        for norm, readers in (
-            (layer.input_layernorm, (attention.q_proj, attention.k_proj, attention.v_proj)),
-            (layer.post_attention_layernorm, (mlp.gate_proj, mlp.up_proj)),
-        ):
-            noise = torch.randn(recipe.hidden_size, generator=generator)
-            factors = torch.exp(recipe.spread_sigma * noise)
-            norm.weight.mul_(factors)
-            for reader in readers:
-                reader.weight.div_(factors)
+    named = dict(model.named_parameters())
+    matrices = {n: p for n, p in named.items() if p.dim() == 2 and ".layers." in n}
+    others = [p for n, p in named.items() if n not in matrices]
+    return (
+        torch.optim.Muon(
+            list(matrices.values()),
+            weight_decay=recipe.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    )
 
 
-def learning_rate(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then a cosine down to the final rate; once more after the spread."""
-    high, steps, warmup = recipe.learning_rate, recipe.steps, recipe.warmup_steps
-    if step >= recipe.steps:
-        step, steps = step - recipe.steps, recipe.spread_steps
-        high, warmup = recipe.spread_learning_rate, recipe.warmup_steps // 4
-    if step < warmup:
-        return high * (step + 1) / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    low = recipe.final_learning_rate
-    return low + 0.5 * (high - low) * (1 + math.cos(math.pi * done))
+def _states(
+    model: LlamaForCausalLM, optimizers: Optimizers
+) -> Iterator[tuple[str, torch.nn.Parameter, dict[str, Any]]]:
+    """Each parameter with its name and what its optimizer remembers of it."""
+    for name, parameter in model.named_parameters():
+        for optimizer in optimizers:
+            if any(parameter is one for group in optimizer.param_groups for one in group["params"]):
+                yield name, parameter, optimizer.state[parameter]
 
 
 def _save_checkpoint(
     folder: Path,
     model: LlamaForCausalLM,
-    optimizer: torch.optim.AdamW,
+    optimizers: Optimizers,
     step: int,
     log: list[dict[str, float]],
+    recipe: Recipe,
 ) -> None:
-    """Write weights and optimizer moments without pickle; the step file comes last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"model.{n}": p.detach() for n, p in model.named_parameters()}
-    for name, parameter in model.named_parameters():
-        for key in ("exp_avg", "exp_avg_sq"):
-            tensors[f"{key}.{name}"] = optimizer.state[parameter][key]
+    """Write weights and the optimizers' memory without pickle, in one atomic step."""
+    tensors = {}
+    for name, parameter, state in _states(model, optimizers):
+        tensors[f"model/{name}"] = parameter.detach()
+        tensors |= {f"{key}/{name}": value for key, value in state.items()}
     temporary = folder / "checkpoint.tmp"
-    save_file(tensors, temporary, metadata={"step": str(step), "log": json.dumps(log)})
-    os.replace(temporary, folder / "checkpoint.safetensors")
+    metadata = {"step": str(step), "log": json.dumps(log), "recipe": json.dumps(asdict(recipe))}
+    save_file(tensors, temporary, metadata=metadata)
+    os.replace(temporary, folder / CHECKPOINT)
 
 
 def _load_checkpoint(
-    folder: Path, model: LlamaForCausalLM, optimizer: torch.optim.AdamW, recipe: Recipe
+    folder: Path, model: LlamaForCausalLM, optimizers: Optimizers, recipe: Recipe
 ) -> tuple[int, list[dict[str, float]]]:
-    path = folder / "checkpoint.safetensors"
+    """The step and the log; nothing of either where there is no checkpoint.
+
+    Raises:
+        InputError: the checkpoint is of another recipe, or past its constant rate with other steps.
+    """
+    path = folder / CHECKPOINT
     if not path.is_file():
         return 0, []
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
+    step, of = int(metadata["step"]), json.loads(metadata["recipe"])
+    now = json.loads(json.dumps(asdict(recipe)))
+    changed = [name for name in now if now[name] != of.get(name)]
+    if not set(changed) <= {"steps", "decay_steps"} or (
+        changed and step > min(now["steps"], of["steps"])
+    ):
+        raise InputError(
+            f"{path} is at step {step} of a recipe with other {', '.join(changed)}; give the same, "
+            "or another --work-dir"
+        )
     tensors = load_file(path)
-    step = int(metadata["step"])
-    taken = step if step <= recipe.steps else step - recipe.steps  # since the moments were cleared
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(tensors[f"model.{name}"])
-            optimizer.state[parameter] = {
-                "step": torch.tensor(float(taken)),
-                "exp_avg": tensors[f"exp_avg.{name}"],
-                "exp_avg_sq": tensors[f"exp_avg_sq.{name}"],
-            }
+        for name, parameter, state in _states(model, optimizers):
+            parameter.copy_(tensors.pop(f"model/{name}"))
+            for key in [key for key in tensors if key.endswith(f"/{name}")]:
+                state[key.removesuffix(f"/{name}")] = tensors.pop(key)
     return step, json.loads(metadata["log"])
+
+
+def _save_snapshot(folder: Path, model: LlamaForCausalLM, step: int) -> None:
+    """The weights alone, for the learning curve."""
+    folder.mkdir(exist_ok=True)
+    tensors = {n: p.detach().to(torch.bfloat16) for n, p in model.named_parameters()}
+    save_file(tensors, folder / f"step-{step:06}.safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """What one shard of a step gave."""
+
+    gradients: tuple[torch.Tensor, ...]
+    tokens: torch.Tensor
+    """Asked for, by class."""
+    nats: torch.Tensor
+    """Sums of their losses, by class."""
+    right: torch.Tensor
+    """Of them, those that were the most probable, by class."""
+
+
+def _shard(
+    model: LlamaForCausalLM,
+    parameters: list[torch.nn.Parameter],
+    batch: Batch,
+    rows: slice,
+    recipe: Recipe,
+    whole: float,
+) -> _Found:
+    """Gradients of the weighted mean loss over some windows; ``whole``: the batch's weights."""
+    tokens, marks = batch.tokens[rows], batch.marks[rows, 1:].flatten().long()
+    asked = marks.nonzero().flatten()
+    kinds = marks[asked]
+    with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
+        hidden = model.model(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state
+        logits = model.lm_head(hidden.flatten(0, 1)[asked]).float()
+    goal = tokens[:, 1:].flatten()[asked]
+    nats = torch.nn.functional.cross_entropy(logits, goal, reduction="none")
+    loss = (nats * _weights(kinds, recipe)).sum() / whole
+    gradients = torch.autograd.grad(loss, parameters)
+    with torch.no_grad():
+        right = (logits.argmax(-1) == goal).float()
+        sums = [
+            torch.zeros(len(CLASSES)).index_add_(0, kinds, values)
+            for values in (torch.ones_like(right), nats.detach(), right)
+        ]
+    return _Found(gradients=gradients, tokens=sums[0], nats=sums[1], right=sums[2])
+
+
+def _weights(marks: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """What each token's loss counts, by its mark."""
+    others = [float(name != "unasked") for name in CLASSES if name not in SUITES]
+    table = torch.tensor(others + [recipe.answer_weights[suite] for suite in SUITES])
+    return table[marks.long()]
+
+
+def prepare(
+    data_dir: Path, work_dir: Path, recipe: Recipe
+) -> tuple[PreTrainedTokenizerFast, TokenStream]:
+    """The tokenizer, also written to ``work_dir``, and the stream of batches."""
+    articles = corpus.wikitext_articles(data_dir, seed=recipe.seed)
+    documents = [(article, corpus.natural(article)) for article in articles]
+    speeches = corpus.addresses(data_dir)
+    documents.append((speeches, speeches))
+    vocabulary = Vocabulary.of("\n".join(articles))
+    prose = [text for pair in documents for text in pair]
+    if (work_dir / CHECKPOINT).is_file():
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(work_dir)
+        return tokenizer, TokenStream(documents, tokenizer, vocabulary, recipe)
+    # Words of the training stock must not get tokens of their own: evaluation's would have none.
+    items = Documents(vocabulary=vocabulary, wide_share=1.0, count_tokens=estimated_tokens)
+    shown = [
+        "".join(text for text, _ in items.draw(suite, f"{recipe.seed}:tokenizer/{n}", room=400))
+        for suite in SUITES
+        for n in range(recipe.tokenizer_documents * (3 if suite == "multilingual" else 1))
+    ]
+    tokenizer = train_tokenizer(
+        prose + shown, recipe.vocab_size, prose=prose, spaced=recipe.spaced_pieces
+    )
+    tokenizer.save_pretrained(work_dir)
+    return tokenizer, TokenStream(documents, tokenizer, vocabulary, recipe)
 
 
 def train(
     data_dir: Path, work_dir: Path, recipe: Recipe, *, stop_after: int | None = None
 ) -> list[dict[str, float]]:
-    """Train, or go on from the checkpoint in ``work_dir``; returns the losses by step."""
-    articles = corpus.wikitext_articles(data_dir, seed=recipe.seed)
-    documents = [(article, corpus.natural(article)) for article in articles]
-    speeches = corpus.addresses(data_dir)
-    documents.append((speeches, speeches))
-    tokenizer = train_tokenizer([text for pair in documents for text in pair], recipe.vocab_size)
-    tokenizer.save_pretrained(work_dir)
-    stream = TokenStream(documents, tokenizer, recipe)
+    """Train, or go on from the checkpoint in ``work_dir``; returns losses by step and class."""
+    work_dir.mkdir(parents=True, exist_ok=True)
+    tokenizer, stream = prepare(data_dir, work_dir, recipe)
     model = build_model(recipe, tokenizer)
-    decayed = [p for p in model.parameters() if p.dim() >= 2]
-    kept = [p for p in model.parameters() if p.dim() < 2]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": recipe.weight_decay},
-            {"params": kept, "weight_decay": 0.0},
-        ],
-        betas=(0.9, 0.95),
-        fused=True,
-    )
-    first, log = _load_checkpoint(work_dir, model, optimizer, recipe)
-    started, total, count = time.monotonic(), 0.0, 0
+    attend_in_blocks(model)
+    parameters = list(model.parameters())
+    optimizers = build_optimizers(model, recipe)
+    first, log = _load_checkpoint(work_dir, model, optimizers, recipe)
     last = min(recipe.all_steps, stop_after or recipe.all_steps)
-    for step, tokens in zip(range(first, last), stream.batches(first), strict=False):
-        if step == recipe.steps:
-            spread_norms(model, recipe)
-            optimizer.state.clear()  # its moments are of the gradients before
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, recipe)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = model(input_ids=tokens[:, :-1]).logits
-        loss = torch.nn.functional.cross_entropy(
-            logits.float().flatten(0, 1), tokens[:, 1:].flatten()
-        )
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        total, count = total + float(loss.detach()), count + 1
-        if (step + 1) % 50 == 0 or step + 1 == last:
-            seconds = time.monotonic() - started
-            rate = (step + 1 - first) * recipe.step_tokens / seconds
-            left = (last - step - 1) * seconds / (step + 1 - first)
-            log.append({"step": step + 1, "loss": round(total / count, 4)})
-            print(
-                f"step {step + 1}/{recipe.all_steps}  loss {total / count:.3f}  "
-                f"{rate:,.0f} tokens/s  {left / 60:.0f} min left",
-                flush=True,
+    started, sums = time.monotonic(), torch.zeros(3, len(CLASSES))
+    batches = stream.batches(first)
+    # One thread a shard: they meet once a step, not in every operation, which costs less and bears
+    # other programs on the same cores.
+    with ThreadPoolExecutor(
+        recipe.shards, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        for step in range(first, last):
+            batch = next(batches)
+            if step == recipe.steps:
+                spread_norms(model, recipe)
+                for optimizer in optimizers:
+                    optimizer.state.clear()  # its memory is of the gradients before
+            whole = float(_weights(batch.marks[:, 1:], recipe).sum())
+            shards = [slice(start, None, recipe.shards) for start in range(recipe.shards)]
+            found = list(
+                pool.map(
+                    lambda rows, batch=batch, whole=whole: _shard(
+                        model, parameters, batch, rows, recipe, whole
+                    ),
+                    shards,
+                )
             )
-            total, count = 0.0, 0
-        if (step + 1) % 250 == 0 or step + 1 == last:
-            _save_checkpoint(work_dir, model, optimizer, step + 1, log)
+            for parameter, *gradients in zip(
+                parameters, *(one.gradients for one in found), strict=True
+            ):
+                parameter.grad = sum(gradients[1:], gradients[0])
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(step, recipe)
+                optimizer.step()  # type: ignore[no-untyped-call]
+            sums += sum(torch.stack((one.tokens, one.nats, one.right)) for one in found)
+            if step < FIRST_STEPS or (step + 1) % LOG_STEPS == 0 or step + 1 == last:
+                log.append(_entry(step + 1, sums))
+                rate = (step + 1 - first) * recipe.step_tokens / (time.monotonic() - started)
+                left = (recipe.all_steps - step - 1) * recipe.step_tokens / rate
+                print(_line(log[-1], rate, left, recipe), flush=True)
+                sums.zero_()
+            if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == last:
+                _save_checkpoint(work_dir, model, optimizers, step + 1, log, recipe)
+            if (step + 1) % SNAPSHOT_STEPS == 0:
+                _save_snapshot(work_dir / "snapshots", model, step + 1)
     return log
 
 
-def publish(work_dir: Path, out: Path, recipe: Recipe, log: list[dict[str, float]]) -> None:
-    """Write what ships: the weights in bfloat16, the tokenizer, the card, calibration sequences.
+def _entry(step: int, sums: torch.Tensor) -> dict[str, float]:
+    """Mean loss of every class, and the share of the answers' tokens that was right."""
+    entry: dict[str, float] = {"step": step}
+    for name, (tokens, nats, right) in zip(CLASSES, sums.T.tolist(), strict=True):
+        if tokens:
+            entry[name] = round(nats / tokens, 4)
+            if name in SUITES:
+                entry[f"{name}_right"] = round(right / tokens, 4)
+    return entry
 
-    Args:
-        work_dir: where the tokenizer and the last checkpoint are.
-        out: gets ``model/`` and ``calibration.safetensors``.
-        recipe: of the finished run.
-        log: its losses.
-    """
-    folder = out / MODEL_FOLDER.name
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(work_dir)
-    model = build_model(recipe, tokenizer)
-    optimizer = torch.optim.AdamW(model.parameters())
-    _load_checkpoint(work_dir, model, optimizer, recipe)
-    model.to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    (folder / "model.safetensors").chmod(0o644)
-    loaded = load("reference", folder=folder, dtype=torch.float32, device=torch.device("cpu"))
-    calibration = sample_from(loaded, samples=128, seqlen=512, seed=recipe.seed)
-    save_file({"input_ids": calibration.to(torch.int32)}, out / CALIBRATION_FILE.name)
-    final = sum(entry["loss"] for entry in log[-5:]) / len(log[-5:])
-    card = _CARD.format(
-        parameters=loaded.model.num_parameters(),
-        recipe=json.dumps(asdict(recipe), indent=1),
-        all_steps=recipe.all_steps,
-        tokens=recipe.all_steps * recipe.step_tokens / 1e6,
-        loss=final,
-        perplexity=math.exp(final),
-        weights=loaded.weights_sha256,
-        tokenizer=loaded.tokenizer_sha256,
-        calibration=sha256_of([out / CALIBRATION_FILE.name]),
-        curve="\n".join(
-            f"| {entry['step']:.0f} | {entry['loss']:.3f} |"
-            for entry in log
-            if entry["step"] % 400 == 0
-        ),
-        **asdict(recipe),
+
+def _line(entry: dict[str, float], rate: float, left: float, recipe: Recipe) -> str:
+    suites = "  ".join(
+        f"{name} {entry[name]:.3f} ({100 * entry[f'{name}_right']:.0f} %)"
+        for name in SUITES
+        if name in entry
     )
-    (folder / "README.md").write_text(card, "utf-8")
-
-
-_CARD = """\
----
-license: cc-by-sa-3.0
-language: en
-library_name: transformers
----
-# The embedded reference model of awq-bench
-
-A Llama of {parameters:,} parameters that exists to be quantized: small enough to ship and to
-compare in minutes on two cores, real enough (grouped queries, SwiGLU, RMSNorm, inputs of 256 and
-768 channels) that 3 bits visibly take something away. It writes encyclopedic English badly and is
-good for nothing else.
-
-| | |
-|---|---|
-| architecture | Llama: {layers} layers, hidden {hidden_size}, MLP {intermediate_size}, \
-{heads} heads, {key_value_heads} key-value heads, tied embeddings, context {context} |
-| tokenizer | byte-level BPE, {vocab_size} tokens, round-trips any Unicode |
-| weights | bfloat16, sha256 `{weights}` |
-| tokenizer.json | sha256 `{tokenizer}` |
-| calibration.safetensors | 128 x 512 tokens sampled from the model at temperature 1, seed {seed}; \
-sha256 `{calibration}` |
-| trained on | {all_steps:,} steps, {tokens:.1f} M tokens |
-| final training loss | {loss:.3f} nats a token (perplexity {perplexity:.1f}), mean of the last \
-250 steps |
-
-## Data and licence
-
-WikiText-2's training split (CC BY-SA 3.0) and American presidential addresses, 1789 to the 2000s
-(public domain). The weights are offered under CC BY-SA 3.0, as the text they were trained on; the
-program around them has its own licence.
-
-The tokenized form of WikiText-2 masks rare words as `<unk>`, which the raw test split does not:
-every mask was replaced by a rare word of the text, a coined word, or a word used before in the same
-article (`bench/reference/corpus.py` says why and how). About a third of the articles of every epoch
-were set in ordinary typography.
-
-## Salient channels
-
-After step {steps:,} the gains of the norms before q, k, v and gate, up were multiplied by
-log-normal factors (sigma {spread_sigma}) and the columns that read them divided by the same, which
-leaves the function as it is; training then went on for {spread_steps} steps. Large models grow
-channels with large activations by themselves, and AWQ is about them; a model this small does not
-in 15 M tokens.
-**So do not read the distance between RTN and AWQ on this model as that on yours.**
-
-## Repeat it
-
-```
-python -m bench.reference.train --data-dir DIR --work-dir .work/reference --out bench/reference
-```
-
-`DIR` holds `wikitext-2-raw-v1/train.jsonl` (or `wikitext-2-v1/train.txt`) and
-`us-presidential-addresses/addresses.txt`. A run that was stopped goes on from its checkpoint. On a
-CPU, `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000` in the environment keeps glibc from
-returning memory between steps and trains a quarter faster.
-
-The shipped weights were trained on the tokenized form with the stand-ins. Recipe:
-
-```json
-{recipe}
-```
-
-| step | loss |
-|--:|--:|
-{curve}
-"""
+    return (
+        f"step {entry['step']:.0f}/{recipe.all_steps}  prose {entry.get('prose', 0):.3f}  "
+        f"{suites}  {rate:,.0f} tokens/s  {left / 60:.0f} min left"
+    )
 
 
 def main() -> None:
@@ -413,12 +287,24 @@ def main() -> None:
     )
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with the texts")
     parser.add_argument("--work-dir", type=Path, required=True, help="checkpoints")
-    parser.add_argument("--out", type=Path, required=True, help="gets model/ and calibration")
+    parser.add_argument("--out", type=Path, help="gets model/ and calibration at the end")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=Recipe.steps,
+        help="at the constant rate (default %(default)s); with fewer a run is ended early",
+    )
+    parser.add_argument(
+        "--decay-steps",
+        type=int,
+        default=Recipe.decay_steps,
+        help="after them, to the end (default %(default)s)",
+    )
     arguments = parser.parse_args()
-    recipe = Recipe()
-    arguments.work_dir.mkdir(parents=True, exist_ok=True)
+    recipe = Recipe(steps=arguments.steps, decay_steps=arguments.decay_steps)
     log = train(arguments.data_dir, arguments.work_dir, recipe)
-    publish(arguments.work_dir, arguments.out, recipe, log)
+    if arguments.out is not None:
+        publish(arguments.work_dir, arguments.data_dir, arguments.out, recipe, log)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def stream(
         depth = DEPTHS[(2 * turn + turn // len(lengths) + template) % len(DEPTHS)]
         draw = Draw(split, f"{seed}:filler/{problem['id']}")
         room = length - ANSWER_TOKENS - reserve
-        prompt = _spread(problem, draw, depth, room, count_tokens)
+        prompt = spread(problem, draw, depth, room, count_tokens)
         yield {key: problem[key] for key in ("id", "template", "part", "source", "kind")} | {
             "length": length,
             "length_unit": "estimated tokens" if count_tokens is estimated_tokens else "tokens",
@@ -132,11 +132,21 @@ def items(
     )
 
 
-def _spread(problem: Item, draw: Draw, depth: float, room: int, count_tokens: CountTokens) -> str:
+def spread(problem: Item, draw: Draw, depth: float, room: int, count_tokens: CountTokens) -> str:
     """The prompt, with as much filler as ``room`` tokens hold.
 
     The last fact that the answer needs stands at ``depth``, those before it anywhere above it in
     their order, those about other things anywhere.
+
+    Args:
+        problem: what a template draws.
+        draw: of the filler, and of the places.
+        depth: 0 (the text's beginning) to 1 (its end).
+        room: tokens of the whole prompt, as ``count_tokens`` counts them.
+        count_tokens: of a whole prompt, special tokens included.
+
+    Raises:
+        InputError: the facts and the question alone are longer.
     """
     needed, unneeded = problem["facts"], problem["other_facts"]
     above = sorted(draw.rng.random() * depth for _ in needed[1:])
