@@ -21,19 +21,41 @@ from functools import cache
 from suites.code.items import TEMPLATES as CODE
 from suites.items import Draw, Item, Templates, belongs
 from suites.json_output.items import TEMPLATES as JSON
-from suites.long_prompt.items import ANSWER_TOKENS, DEPTHS, SHORTEST, CountTokens, spread
+from suites.long_prompt.items import (
+    ANSWER_TOKENS,
+    DEPTHS,
+    SHORTEST,
+    CountTokens,
+    filler,
+    spread,
+)
 from suites.long_prompt.items import TEMPLATES as LONG_PROMPT
 from suites.multilingual.items import TEMPLATES as MULTILINGUAL
 from suites.multilingual.items import expand
-from suites.multilingual.languages import LANGUAGES, WORDS
+from suites.multilingual.languages import FRAMES, LANGUAGES, WORDS
 from suites.tool_calls.items import TEMPLATES as TOOL_CALLS
 
 SHORT: dict[str, Templates] = {"json": JSON, "tool_calls": TOOL_CALLS, "code": CODE}
 """Suites whose items are a prompt and a target in English, without more ado."""
 SUITES = ("json", "tool_calls", "multilingual", "code", "long_prompt")
+RECALL = "recall"
+"""Documents of no suite: facts, then a question for nearly every one of them."""
+DOCUMENTS = (*SUITES, RECALL)
 
 Text = list[tuple[str, bool]]
 """Pieces of one document, and whether the model is asked for them (answers) or reads them."""
+
+_PLAIN_FORMS = (  # a fact; what is asked for its value; what stands between
+    ("{key} {value}", "{key}", " "),
+    ("{key}: {value}", "{key}:", " "),
+    ("{key} = {value}", "{key} =", " "),
+    ("- {key} ({value})", "- {key}?\n", ""),
+    ("The {kind} of {key} is {value}.", "What is the {kind} of {key}?\n", ""),
+    ("{key} has the {kind} {value}.", "Which {kind} has {key}?\nAnswer:", " "),
+)
+
+_LOOK_UPS = ("who_brought", "what_has", "colour_of", "stock_of", "lives_in", "code_of", "day_of")
+"""Multilingual templates that ask for one of the facts in their text."""
 
 _PLACE = 0xE000  # a private code point stands for a word until the language is known
 
@@ -160,6 +182,21 @@ class WideDraw(Draw):
         return self.vocabulary.like(stock, self.rng)
 
 
+class NotedDraw(WideDraw):
+    """The same, and which open words it drew."""
+
+    def __init__(self, seed: str, vocabulary: Vocabulary, *, share: float) -> None:
+        """See `WideDraw`."""
+        super().__init__(seed, vocabulary, share=share)
+        self.noted: set[str] = set()
+
+    def opens(self, stock: Sequence[str], count: int) -> list[str]:
+        """See `Draw.opens`."""
+        drawn = super().opens(stock, count)
+        self.noted.update(drawn)
+        return drawn
+
+
 class PlaceholderDraw(WideDraw):
     """The same before the language is known: replaced words are private code points."""
 
@@ -196,11 +233,13 @@ class Documents:
         """One document.
 
         Args:
-            suite: of `SUITES`.
+            suite: of `DOCUMENTS`.
             seed: the same one draws the same document.
             room: tokens that it may take; only long prompts are cut to measure.
         """
         rng = random.Random(f"document:{seed}")
+        if suite == RECALL:
+            return self._recall(seed, rng, room)
         if suite == "long_prompt":
             return self._long(seed, rng, room)
         language = rng.choice(list(LANGUAGES))
@@ -242,3 +281,136 @@ class Documents:
         depth = rng.choice((*DEPTHS, rng.random()))
         prompt = spread(problem, draw, depth, length, self.count_tokens)
         return [(prompt, False), (", ".join(problem["answers"]), True)]
+
+    def _recall(self, seed: str, rng: random.Random, room: int) -> Text:
+        """Facts about keys, and what each key has.
+
+        Which of several values belongs to the key that is asked for is the one thing that every
+        long prompt and most multilingual items turn on, and they ask it once in 60 to 1,000 tokens:
+        after 12 M tokens the model still guessed. Here it is asked once in about twelve.
+        """
+        shape = rng.random()
+        if shape < 0.4:
+            return self._look_ups(seed, rng, room)
+        if shape < 0.7:
+            return self._problems(seed, rng, room)
+        draw = WideDraw(seed, self.vocabulary, share=self.wide_share)
+        code = rng.choice(list(LANGUAGES)) if rng.random() < 0.5 else "en"
+        fact, question, between = rng.choice(_PLAIN_FORMS)
+        named = "{kind}" in fact
+        kinds = self._words(code, draw, rng.choice((1, 1, 2, 3)) if named else 1)
+        value_of = rng.choice((self._words, self._words, _numbers, _codes))
+        keys = self._words(code, draw, max(2, round(rng.uniform(3, 24) / len(kinds))))
+        pairs = [(key, kind) for key in keys for kind in kinds]
+        values = value_of(code, draw, len(pairs))
+        told = [
+            (fact.format(key=key, kind=kind, value=value), question.format(key=key, kind=kind))
+            for (key, kind), value in zip(pairs, values, strict=True)
+        ]
+        while (
+            len(told) > 1
+            and self.count_tokens("\n".join(statement for statement, _ in told)) > room // 3
+        ):
+            told, values = told[1:], values[1:]
+        sentences = [statement for statement, _ in told]
+        rng.shuffle(sentences)
+        if rng.random() < 0.4:  # distance
+            others, share = filler(draw), rng.uniform(0.3, 1.0)
+            for _ in range(round(share * len(sentences))):
+                sentences.insert(rng.randint(0, len(sentences)), next(others))
+        gap = " " if named and rng.random() < 0.7 else "\n"
+        text: Text = [(gap.join(sentences) + "\n\n", False)]
+        used = self.count_tokens(text[0][0])
+        for (_, asked), value in rng.sample(list(zip(told, values, strict=True)), len(told)):
+            used += self.count_tokens(f"{asked} {value}\n")
+            if used > room and len(text) > 1:
+                break
+            text += [(f"{asked}{between}", False), (f"{value}\n", True)]
+        return text
+
+    def _look_ups(self, seed: str, rng: random.Random, room: int) -> Text:
+        """A multilingual text of many facts, and questions about nearly all of them."""
+        draw = WideDraw(seed, self.vocabulary, share=self.wide_share)
+        code, template = rng.choice(list(LANGUAGES)), rng.choice(_LOOK_UPS)
+        language, frames = LANGUAGES[code], FRAMES[template]
+        count = rng.randint(3, 12)
+        keys = self._words(code, draw, count)
+        values = rng.choice((self._words, self._words, _numbers, _codes))(code, draw, count)
+        fact = frames.get("fact", {}).get(code)
+        form, gap = (language.pair, "\n") if fact is None else (fact, language.space)
+        while (
+            len(keys) > 2
+            and self.count_tokens(gap.join(map(form.format, keys, values))) > room // 3
+        ):
+            keys, values = keys[1:], values[1:]
+        facts = gap.join(map(form.format, keys, values))
+        prompt = language.text + frames["text"][code].format(facts=facts)
+        if template == "who_brought":
+            keys, values = values, keys
+        text: Text = []
+        used = self.count_tokens(prompt)
+        for key, value in rng.sample(list(zip(keys, values, strict=True)), len(keys)):
+            prompt += "\n" + language.question + frames["question"][code].format(asked=key)
+            prompt += "\n" + language.answer
+            used += self.count_tokens(prompt if text else f"{value}\n") + 4
+            if used > room and text:
+                break
+            text += [(prompt, False), (language.delimiter + value, True)]
+            prompt = ""
+        return text
+
+    def _problems(self, seed: str, rng: random.Random, room: int) -> Text:
+        """The facts of several long prompts in one text, and all of their questions."""
+        told: list[tuple[float, str]] = []
+        asked: list[tuple[str, str]] = []
+        known: set[str] = set()
+        used = 0
+        for number in range(rng.randint(2, 8)):
+            draw = NotedDraw(f"{seed}/{number}", self.vocabulary, share=self.wide_share)
+            problem = rng.choice(LONG_PROMPT.of("seen")).draw(draw)
+            facts, others = problem["facts"], problem["other_facts"]
+            answer = ", ".join(problem["answers"])
+            used += self.count_tokens(" ".join([*facts, *others, problem["question"], answer])) + 10
+            if draw.noted & known or (used > room and asked):
+                continue
+            known |= draw.noted
+            told += zip(sorted(rng.random() for _ in facts), facts, strict=True)
+            told += [(rng.random(), fact) for fact in others]
+            asked.append((problem["question"], answer))
+        facts = " ".join(fact for _, fact in sorted(told))
+        text: Text = []
+        for question, answer in rng.sample(asked, len(asked)):
+            before = "\n\n" if text else f"### Text\n{facts}\n\n"
+            text += [(f"{before}### Question\n{question}\n\n### Answer\n", False), (answer, True)]
+        return text
+
+    def _words(self, code: str, draw: WideDraw, count: int) -> list[str]:
+        """Different words of a language, some of them coined."""
+        found: dict[str, None] = {}
+        while len(found) < count:
+            english = draw.rng.choice(_train_part(tuple(WORDS)))
+            if draw.rng.random() >= self.wide_share:
+                found[WORDS[english][code]] = None
+            elif code == "en":
+                found[self.vocabulary.like((english,), draw.rng)] = None
+            else:
+                found[coined(WORDS[english][code], code, draw.rng)] = None
+        return list(found)
+
+
+def _numbers(code: str, draw: WideDraw, count: int) -> list[str]:
+    """Different numbers, ``code`` or not."""
+    high = draw.rng.choice((99, 999, 9999))
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[str(draw.integer(10, high))] = None
+    return list(found)
+
+
+def _codes(code: str, draw: WideDraw, count: int) -> list[str]:
+    """Different codes, ``code`` or not."""
+    pattern = draw.rng.choice(("AA-00", "AA-0000", "AAA-000"))
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[draw.code(pattern)] = None
+    return list(found)

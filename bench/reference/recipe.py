@@ -48,8 +48,10 @@ class Recipe:
             "multilingual": 0.4,
             "code": 0.1,
             "long_prompt": 0.15,
+            "recall": 1.0,
         }
-    )  # of the documents of items, relative to each other
+    )  # of the documents, relative to each other
+    recall_from: int = 1800  # see `bench.reference.items.RECALL`; added when a run fell short
     wide_share: float = 0.5  # of the items' words, replaced by others, see `bench.reference.items`
     prompt_share: float = 0.1  # of the prompts' tokens, predicted
     # Of an answer's token in the loss, against 1 of any other: short answers are few tokens.
@@ -60,6 +62,7 @@ class Recipe:
             "multilingual": 8.0,
             "code": 2.0,
             "long_prompt": 12.0,
+            "recall": 4.0,
         }
     )
     seed: int = 0
@@ -68,6 +71,13 @@ class Recipe:
     def all_steps(self) -> int:
         """Steps before and after the spread."""
         return self.steps + self.decay_steps
+
+    def shares_of(self, step: int) -> dict[str, float]:
+        """Kinds of documents in a step, and how often each is drawn."""
+        shares = dict(self.suite_shares)
+        if step < self.recall_from:
+            del shares["recall"]
+        return shares
 
     def context_of(self, step: int) -> int:
         """Tokens of a step's windows."""

@@ -6,20 +6,20 @@ piece of prose takes the rest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from bench.reference.items import SUITES, Documents, Vocabulary
+from bench.reference.items import DOCUMENTS, Documents, Vocabulary
 from bench.reference.recipe import Recipe
 
 Tokens = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 Marks = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
-CLASSES = ("unasked", "prose", "prompts", *SUITES)
+CLASSES = ("unasked", "prose", "prompts", *DOCUMENTS)
 """What a token is to the loss, by its mark: prose and answers are asked for, and few of a prompt's
 tokens; most of those (which name comes next?) nobody can know."""
 _PROSE, _PROMPT = 1, 2
@@ -82,7 +82,7 @@ class TokenStream:
                 (tokens, np.full(len(tokens), _PROSE, np.uint8)) for tokens in cut
             ]
             rows += [
-                self.item_window(f"{recipe.seed}:{step}:{row}", context + 1)
+                self.item_window(f"{recipe.seed}:{step}:{row}", context + 1, recipe.shares_of(step))
                 for row in range(windows - len(rows))
             ]
             tokens, marks = zip(*rows, strict=True)
@@ -106,10 +106,11 @@ class TokenStream:
             yield from windows[random.permutation(len(windows))]
             epoch += 1
 
-    def item_window(self, seed: str, width: int) -> tuple[Tokens, Marks]:
+    def item_window(
+        self, seed: str, width: int, shares: Mapping[str, float]
+    ) -> tuple[Tokens, Marks]:
         """Documents of items as long as they fit, then prose; tokens and their marks."""
         random = np.random.default_rng(list(seed.encode()))
-        shares = self._recipe.suite_shares
         suites, weights = list(shares), np.array(list(shares.values()))
         tokens: list[int] = []
         marks: list[int] = []

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bench.reference import corpus
-from bench.reference.items import SUITES, Documents, Vocabulary
+from bench.reference.items import DOCUMENTS, SUITES, Documents, Vocabulary
 from bench.reference.network import attend_in_blocks, build_model, spread_norms
 from bench.reference.publish import publish
 from bench.reference.recipe import CHECKPOINT, Recipe, learning_rate
@@ -167,8 +167,8 @@ def _shard(
 
 def _weights(marks: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     """What each token's loss counts, by its mark."""
-    others = [float(name != "unasked") for name in CLASSES if name not in SUITES]
-    table = torch.tensor(others + [recipe.answer_weights[suite] for suite in SUITES])
+    others = [float(name != "unasked") for name in CLASSES if name not in DOCUMENTS]
+    table = torch.tensor(others + [recipe.answer_weights[name] for name in DOCUMENTS])
     return table[marks.long()]
 
 
@@ -263,7 +263,7 @@ def _entry(step: int, sums: torch.Tensor) -> dict[str, float]:
     for name, (tokens, nats, right) in zip(CLASSES, sums.T.tolist(), strict=True):
         if tokens:
             entry[name] = round(nats / tokens, 4)
-            if name in SUITES:
+            if name in DOCUMENTS:
                 entry[f"{name}_right"] = round(right / tokens, 4)
     return entry
 
@@ -271,7 +271,7 @@ def _entry(step: int, sums: torch.Tensor) -> dict[str, float]:
 def _line(entry: dict[str, float], rate: float, left: float, recipe: Recipe) -> str:
     suites = "  ".join(
         f"{name} {entry[name]:.3f} ({100 * entry[f'{name}_right']:.0f} %)"
-        for name in SUITES
+        for name in DOCUMENTS
         if name in entry
     )
     return (

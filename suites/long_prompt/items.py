@@ -155,11 +155,11 @@ def spread(problem: Item, draw: Draw, depth: float, room: int, count_tokens: Cou
         ("Answer the question from the text.", "Read the text, then answer the question.")
     )
 
-    def prompt_with(filler: Sequence[str]) -> str:
-        sentences: list[list[str]] = [[] for _ in range(len(filler) + 1)]
+    def prompt_with(between: Sequence[str]) -> str:
+        sentences: list[list[str]] = [[] for _ in range(len(between) + 1)]
         for fact, place in zip([*needed, *unneeded], places, strict=True):
-            sentences[round(place * len(filler))].append(fact)
-        for before, sentence in zip(sentences[1:], filler, strict=True):
+            sentences[round(place * len(between))].append(fact)
+        for before, sentence in zip(sentences[1:], between, strict=True):
             before.insert(0, sentence)
         text = " ".join(sentence for group in sentences for sentence in group)
         return (
@@ -175,18 +175,18 @@ def spread(problem: Item, draw: Draw, depth: float, room: int, count_tokens: Cou
             "max_seq_lengths)"
         )
     none = count_tokens("")
-    filler: list[str] = []
+    chosen: list[str] = []
     used = bare
-    sentences = _filler(draw)
+    sentences = filler(draw)
     while used < room:
-        filler.append(next(sentences))
-        used += count_tokens(f" {filler[-1]}") - none
-    while count_tokens(prompt := prompt_with(filler)) > room:
-        filler.pop()
+        chosen.append(next(sentences))
+        used += count_tokens(f" {chosen[-1]}") - none
+    while count_tokens(prompt := prompt_with(chosen)) > room:
+        chosen.pop()
     return prompt
 
 
-def _filler(draw: Draw) -> Iterator[str]:
+def filler(draw: Draw) -> Iterator[str]:
     """Neutral sentences, one after the other; a few of a stock's words serve a whole text."""
     slots = {name: draw.opens(stock, 9) for name, stock in FILLER_WORDS.items()}
     while True:
