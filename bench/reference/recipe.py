@@ -41,17 +41,35 @@ class Recipe:
     spread_sigma: float = 0.5
     prose_share: float = 0.25  # of the windows; the others hold prose where no item fits
     natural_share: float = 0.35  # of the WikiText articles, in ordinary typography
-    suite_shares: Mapping[str, float] = field(
+    # Of the documents of items, from a step on, relative to each other: first to copy an answer,
+    # then to find which (recall, see `bench.reference.items`), then what counts and compares.
+    shares: Mapping[int, Mapping[str, float]] = field(
         default_factory=lambda: {
-            "json": 0.2,
-            "tool_calls": 0.2,
-            "multilingual": 0.4,
-            "code": 0.1,
-            "long_prompt": 0.15,
-            "recall": 1.0,
+            0: {
+                "json": 0.2,
+                "tool_calls": 0.2,
+                "multilingual": 0.4,
+                "code": 0.1,
+                "long_prompt": 0.15,
+            },
+            1800: {
+                "json": 0.2,
+                "tool_calls": 0.2,
+                "multilingual": 0.4,
+                "code": 0.1,
+                "long_prompt": 0.15,
+                "recall": 1.0,
+            },
+            2800: {
+                "json": 0.2,
+                "tool_calls": 0.2,
+                "multilingual": 1.0,
+                "code": 0.1,
+                "long_prompt": 0.3,
+                "recall": 0.4,
+            },
         }
-    )  # of the documents, relative to each other
-    recall_from: int = 1800  # see `bench.reference.items.RECALL`; added when a run fell short
+    )
     wide_share: float = 0.5  # of the items' words, replaced by others, see `bench.reference.items`
     prompt_share: float = 0.1  # of the prompts' tokens, predicted
     # Of an answer's token in the loss, against 1 of any other: short answers are few tokens.
@@ -72,12 +90,9 @@ class Recipe:
         """Steps before and after the spread."""
         return self.steps + self.decay_steps
 
-    def shares_of(self, step: int) -> dict[str, float]:
+    def shares_of(self, step: int) -> Mapping[str, float]:
         """Kinds of documents in a step, and how often each is drawn."""
-        shares = dict(self.suite_shares)
-        if step < self.recall_from:
-            del shares["recall"]
-        return shares
+        return self.shares[max(first for first in self.shares if first <= step)]
 
     def context_of(self, step: int) -> int:
         """Tokens of a step's windows."""

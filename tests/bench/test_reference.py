@@ -246,7 +246,7 @@ def test_windows_hold_whole_items_and_ask_for_their_answers(
     answer = CLASSES.index("code")
     found = 0
     for row in range(120):
-        tokens, marks = stream.item_window(f"test:{row}", 513, TINY.suite_shares)
+        tokens, marks = stream.item_window(f"test:{row}", 513, TINY.shares_of(0))
         assert len(tokens) == len(marks) == 513
         text, asked = "", ""
         for token, mark in zip(tokens, marks, strict=True):
@@ -450,7 +450,7 @@ def stated(pattern: str) -> Any:
 
 SHIPPED = stated(r"```json\n(.*?)\n```")
 older = pytest.mark.skipif(
-    "suite_shares" not in SHIPPED, reason="the shipped weights were trained on prose alone"
+    "shares" not in SHIPPED, reason="the shipped weights were trained on prose alone"
 )
 
 
