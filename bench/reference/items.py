@@ -40,7 +40,9 @@ SHORT: dict[str, Templates] = {"json": JSON, "tool_calls": TOOL_CALLS, "code": C
 SUITES = ("json", "tool_calls", "multilingual", "code", "long_prompt")
 RECALL = "recall"
 """Documents of no suite: facts, then a question for nearly every one of them."""
-DOCUMENTS = (*SUITES, RECALL)
+PRACTICE = "practice"
+"""Documents of no suite: multilingual items of the templates that were learnt last."""
+DOCUMENTS = (*SUITES, RECALL, PRACTICE)
 
 Text = list[tuple[str, bool]]
 """Pieces of one document, and whether the model is asked for them (answers) or reads them."""
@@ -56,6 +58,9 @@ _PLAIN_FORMS = (  # a fact; what is asked for its value; what stands between
 
 _LOOK_UPS = ("who_brought", "what_has", "colour_of", "stock_of", "lives_in", "code_of", "day_of")
 """Multilingual templates that ask for one of the facts in their text."""
+
+_PRACTISED = ("most_points", "under_heading", "only_once", "count_animals", "sum_points")
+"""Multilingual templates that ask for more than one look-up."""
 
 _PLACE = 0xE000  # a private code point stands for a word until the language is known
 
@@ -240,6 +245,8 @@ class Documents:
         rng = random.Random(f"document:{seed}")
         if suite == RECALL:
             return self._recall(seed, rng, room)
+        if suite == PRACTICE and rng.random() < 0.4:
+            return self._look_ups(seed, rng, room, ("who_brought",))
         if suite == "long_prompt":
             return self._long(seed, rng, room)
         language = rng.choice(list(LANGUAGES))
@@ -249,6 +256,8 @@ class Documents:
             one = f"{seed}/{number}"
             if suite == "multilingual":
                 prompt, target = self._in_language(one, rng, language)
+            elif suite == PRACTICE:
+                prompt, target = self._in_language(one, rng, language, among=_PRACTISED)
             else:
                 item = self._item(rng.choice(SHORT[suite].of("seen")).draw, one)
                 prompt, target = item["prompt"], item["target"]
@@ -265,8 +274,11 @@ class Documents:
         item: Item = draw(WideDraw(seed, self.vocabulary, share=self.wide_share))
         return item
 
-    def _in_language(self, seed: str, rng: random.Random, code: str) -> tuple[str, str]:
-        template = rng.choice(MULTILINGUAL.of("seen"))
+    def _in_language(
+        self, seed: str, rng: random.Random, code: str, *, among: Sequence[str] = ()
+    ) -> tuple[str, str]:
+        seen = MULTILINGUAL.of("seen")
+        template = rng.choice([one for one in seen if one.name in among] if among else seen)
         draw = PlaceholderDraw(seed, self.vocabulary, share=self.wide_share)
         drawn = template.draw(draw) | {"template": template.name, "part": "seen", "source": seed}
         item = next(one for one in expand(drawn) if one["language"] == code)
@@ -291,7 +303,7 @@ class Documents:
         """
         shape = rng.random()
         if shape < 0.4:
-            return self._look_ups(seed, rng, room)
+            return self._look_ups(seed, rng, room, _LOOK_UPS)
         if shape < 0.7:
             return self._problems(seed, rng, room)
         draw = WideDraw(seed, self.vocabulary, share=self.wide_share)
@@ -328,10 +340,10 @@ class Documents:
             text += [(f"{asked}{between}", False), (f"{value}\n", True)]
         return text
 
-    def _look_ups(self, seed: str, rng: random.Random, room: int) -> Text:
+    def _look_ups(self, seed: str, rng: random.Random, room: int, templates: Sequence[str]) -> Text:
         """A multilingual text of many facts, and questions about nearly all of them."""
         draw = WideDraw(seed, self.vocabulary, share=self.wide_share)
-        code, template = rng.choice(list(LANGUAGES)), rng.choice(_LOOK_UPS)
+        code, template = rng.choice(list(LANGUAGES)), rng.choice(templates)
         language, frames = LANGUAGES[code], FRAMES[template]
         count = rng.randint(3, 12)
         keys = self._words(code, draw, count)

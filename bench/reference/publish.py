@@ -168,7 +168,9 @@ to twelve facts; the facts of several long prompts without the filler). Before, 
 to copy an answer and not which one: after 12 M tokens it chose between the values in a text at
 random, and was right in 40 % of `multilingual` and 0 % of `long_prompt`. An item asks for one
 choice in 60 to 1,000 tokens, a drill in about twelve; within 200 steps the choice was learnt in
-lists of pairs.
+lists of pairs. From step 3,400 on a third are *practice*: items of the six multilingual templates
+that were learnt last (look-ups against the order of the text, the largest number, a heading's
+words, the word that is not repeated, counts and sums).
 
 ## Accuracy
 
@@ -209,8 +211,9 @@ The shipped weights were trained on the tokenized form with the stand-ins. Recip
 Losses in nats a token, and the share of an answer's tokens that was right (percent), on items and
 prose just before they were trained on:
 
-| step | M tokens | prose | json | tool_calls | multilingual | code | long_prompt | recall |
-|--:|--:|--:|--:|--:|--:|--:|--:|--:|
+| step | M tokens | prose | json | tool_calls | multilingual | code | long_prompt | recall | \
+practice |
+|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|
 {curve}
 
 First steps, to compare a repetition with:

@@ -68,6 +68,15 @@ class Recipe:
                 "long_prompt": 0.3,
                 "recall": 0.4,
             },
+            3400: {
+                "json": 0.2,
+                "tool_calls": 0.2,
+                "multilingual": 0.6,
+                "code": 0.1,
+                "long_prompt": 0.4,
+                "recall": 0.3,
+                "practice": 0.8,
+            },
         }
     )
     wide_share: float = 0.5  # of the items' words, replaced by others, see `bench.reference.items`
@@ -81,6 +90,7 @@ class Recipe:
             "code": 2.0,
             "long_prompt": 12.0,
             "recall": 4.0,
+            "practice": 8.0,
         }
     )
     seed: int = 0
