@@ -32,8 +32,8 @@ class Recipe:
     shards: int = 2  # of a step, each on a thread of its own; decides how sums are rounded
     # The rate is constant up to `steps`, so that a run can be ended early from any checkpoint by
     # lowering them. Then the norms' gains are spread, see `spread_norms`, and the rate decays.
-    steps: int = 10000
-    decay_steps: int = 2500
+    steps: int = 4000
+    decay_steps: int = 1500
     warmup_steps: int = 100
     learning_rate: float = 3e-3
     final_learning_rate: float = 1e-4
