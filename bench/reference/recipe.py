@@ -32,7 +32,7 @@ class Recipe:
     shards: int = 2  # of a step, each on a thread of its own; decides how sums are rounded
     # The rate is constant up to `steps`, so that a run can be ended early from any checkpoint by
     # lowering them. Then the norms' gains are spread, see `spread_norms`, and the rate decays.
-    steps: int = 4000
+    steps: int = 4500
     decay_steps: int = 1500
     warmup_steps: int = 100
     learning_rate: float = 3e-3
