@@ -23,7 +23,15 @@ from bench.progress import quiet
 from bench.records import Record
 from bench.reference import CALIBRATION_FILE, MODEL_FOLDER
 from bench.reference.corpus import ADDRESSES, TOKENIZED_TRAIN, UnknownWords, natural
-from bench.reference.items import DOCUMENTS, RECALL, SHORT, Documents, Vocabulary, WideDraw
+from bench.reference.items import (
+    DOCUMENTS,
+    PRACTICE,
+    RECALL,
+    SHORT,
+    Documents,
+    Vocabulary,
+    WideDraw,
+)
 from bench.reference.network import attend_in_blocks, build_model, spread_norms
 from bench.reference.recipe import CHECKPOINT, Recipe, learning_rate
 from bench.reference.stream import CLASSES
@@ -397,8 +405,8 @@ def test_no_word_of_evaluation_is_trained_in_any_language() -> None:
         for text in frame.values()
         for word in re.split(r"[^\w\u0900-\u097f]+", text)
     }
-    for number in range(3000):
-        suite = RECALL if number % 2 else "multilingual"
+    for number in range(4500):
+        suite = ("multilingual", RECALL, PRACTICE)[number % 3]
         text = "".join(one for one, _ in documents.draw(suite, f"0:{number}", room=400))
         if not text.startswith(tuple(labels)) and suite == RECALL:
             continue  # mostly English, which is compared above
