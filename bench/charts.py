@@ -110,7 +110,11 @@ def task_changes(found: Sequence[Result], scheme: str, folder: Path) -> list[Pat
         place = suites.index(one.suite) + (number - (len(methods) - 1) / 2) * step
         color = _COLORS.get(one.record.cell.method or "", "#6b7785")
         axes.plot(
-            [100 * against.low, 100 * against.high], [place, place], color=color, linewidth=2.0
+            [100 * against.low, 100 * against.high],
+            [place, place],
+            color=color,
+            linewidth=2.0,
+            label=one.label if one.suite == suites[0] else None,
         )
         axes.plot(
             100 * against.difference,
@@ -119,7 +123,6 @@ def task_changes(found: Sequence[Result], scheme: str, folder: Path) -> list[Pat
             markersize=6.5,
             color=color,
             markerfacecolor=color if against.significant() else "white",
-            label=one.label if one.suite == suites[0] else None,
         )
     for number in range(1, len(suites)):
         axes.axhline(number - 0.5, color="#e3e6ea", linewidth=0.8)

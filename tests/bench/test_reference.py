@@ -98,7 +98,8 @@ def test_embedded_calibration_is_128_sequences_of_512() -> None:
     assert tuple(ids.shape) == (128, 512)
     assert int(ids.min()) >= 0
     assert int(ids.max()) < 8192
-    assert len({tuple(row[1:33].tolist()) for row in ids}) == 128
+    # Items of one template begin alike; no two go on alike.
+    assert len({tuple(row[1:129].tolist()) for row in ids}) == 128
 
 
 def test_embedded_calibration_is_the_models_own_voice(reference: LoadedModel) -> None:
@@ -457,18 +458,12 @@ def stated(pattern: str) -> Any:
 
 
 SHIPPED = stated(r"```json\n(.*?)\n```")
-older = pytest.mark.skipif(
-    "shares" not in SHIPPED, reason="the shipped weights were trained on prose alone"
-)
 
 
-@older
 def test_the_card_tells_the_recipe() -> None:
-    recipe = Recipe(steps=SHIPPED["steps"], decay_steps=SHIPPED["decay_steps"])
-    assert json.loads(json.dumps(asdict(recipe))) == SHIPPED
+    assert json.loads(json.dumps(asdict(Recipe()))) == SHIPPED
 
 
-@older
 @pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.skipif(DATA is None, reason="AWQ_BENCH_DATA names no data folder")
