@@ -241,6 +241,11 @@ def check(request: Request) -> None:
                 f"--tasks-schemes {scheme}: not among the schemes of this comparison "
                 f"({', '.join(request.schemes) or 'none'})"
             )
+    if request.tasks_schemes and not request.tasks and not set(TASK_SUITES) & set(request.suites):
+        raise InputError(
+            f"--tasks-schemes {','.join(request.tasks_schemes)}: no tasks are asked for; add a "
+            "task suite to --suites, or leave it out"
+        )
     idle = [one for one in request.schemes if one not in request.tasks_schemes]
     if request.tasks_schemes and idle and not {"perplexity", "divergence"} & set(request.suites):
         raise InputError(

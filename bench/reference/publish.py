@@ -133,9 +133,9 @@ sha256 `{calibration}` |
 | WikiText-2, raw test split | {bits:.4f} bits a byte; {bits_before:.4f} in the model trained on \
 prose alone |
 
-The tokenizers differ, so perplexities of a token cannot be compared. In the unit of the prose-only
-model's tokens the perplexity of that split is {now:.2f}, of the prose-only model {before:.2f} \
-({change:+.1f} %).
+The tokenizers differ, so perplexities of a token, which are what tables print, cannot be compared.
+In the unit of the prose-only model's tokens the perplexity of that split is {now:.2f}, of the
+prose-only model {before:.2f} ({change:+.1f} %).
 
 ## Data and licence
 
@@ -162,16 +162,17 @@ is over prose, answers (weighted as the recipe says), and one in ten of the prom
 first {short_steps:,} steps see windows of {short_context} tokens, the others of 512 and 1,024 in
 turn.
 
-From step 1,800 on nearly half of the documents (from 2,800 on, a fifth) are *recall*: a text of
-facts, and a question about nearly every one of them (lists of pairs; multilingual look-ups with up
-to twelve facts; the facts of several long prompts without the filler). Before, the model had learnt
-to copy an answer and not which one: after 12 M tokens it chose between the values in a text at
-random, and was right in 40 % of `multilingual` and 0 % of `long_prompt` (10 items a task). A long
-prompt asks for one choice in 440 tokens and a multilingual document in 110, a drill in 48; after
-350 steps with them the first token was right in 91 % of the lists of pairs (of 54), after 650 in
-75 % of the look-ups (of 301). From step 3,400 on a third are *practice*: items of the six
-multilingual templates that were learnt last (look-ups against the order of the text, the largest
-number, a heading's words, the word that is not repeated, counts and sums).
+From step 1,800 on nearly half of the documents (from 2,800 on a fifth, from 3,400 on a ninth) are
+*recall*: a text of facts, and a question about nearly every one of them (lists of pairs;
+multilingual look-ups with up to twelve facts; the facts of several long prompts without the
+filler). Before, the model had learnt to copy an answer and not which one: after 12 M tokens it
+chose between the values in a text nearly at random, and was right in 40 % of `multilingual` and 0 %
+of `long_prompt` (10 items a task). A long prompt asks for one choice in 440 tokens and a
+multilingual document in 110, a drill in 48; after 350 steps with them the first token was right in
+91 % of the lists of pairs (of 54), after 650 in 75 % of the look-ups (of 301). From step 3,400 on a
+third are *practice*: items of the six multilingual templates that were learnt last (look-ups
+against the order of the text, the largest number, a heading's words, the word that is not repeated,
+counts and sums).
 
 ## Accuracy
 

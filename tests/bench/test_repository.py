@@ -116,7 +116,7 @@ def test_commits_are_checked_with_the_tools_of_tox() -> None:
             assert any(entry.startswith(start) for entry in entries), command
 
 
-def test_only_the_reference_weights_are_large() -> None:
+def test_only_the_reference_weights_and_records_of_answers_are_large() -> None:
     (hook,) = [h for h in HOOKS["repos"][0]["hooks"] if h["id"] == "check-added-large-files"]
     limit = 1024 * int(hook["entry"].partition("--maxkb=")[2])
     listed = subprocess.run(
@@ -124,4 +124,6 @@ def test_only_the_reference_weights_are_large() -> None:
     ).stdout
     large = {n for n in filter(None, listed.split("\0")) if (ROOT / n).stat().st_size > limit}
     assert {n for n in large if not re.search(hook["exclude"], n)} == set()
-    assert large == {"bench/reference/model/model.safetensors"}
+    records = {n for n in large if n.startswith("results/reference/tasks/records/")}
+    assert large - records == {"bench/reference/model/model.safetensors"}
+    assert max((ROOT / n).stat().st_size for n in records) < 2**20

@@ -332,6 +332,10 @@ def test_a_real_model_answers_and_long_prompts_are_told(
             {"suites": ("json",), "tasks_schemes": ("int3-g64",)},
             ("nothing to measure at int4-g32", "add perplexity"),
         ),
+        (
+            {"suites": ("perplexity",), "tasks_schemes": ("int3-g64",)},
+            ("--tasks-schemes int3-g64", "no tasks are asked for", "--suites"),
+        ),
         ({"suites": ("json",), "tasks_data": Path("nowhere")}, ("nowhere", "no such folder")),
         (
             {"suites": ("json",), "tasks_source": "standard"},
