@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -341,13 +342,26 @@ class WholeFolder:
         os.replace(self._temporary, self._out)
 
 
-def save_hf(loaded: LoadedModel, out: Path, manifest: dict[str, Any]) -> None:
+def save_hf(
+    loaded: LoadedModel,
+    out: Path,
+    manifest: dict[str, Any],
+    *,
+    also: Callable[[Path], None] = lambda folder: None,
+) -> None:
     """Write an ordinary Transformers folder of the model as it now is, with its manifest.
 
     Weights are stored in the dtype that the model ran in: in float32 they equal what a 4-bit
     checkpoint decodes to exactly.
+
+    Args:
+        loaded: the model.
+        out: the folder, whole or not at all.
+        manifest: what `MANIFEST` is to hold.
+        also: writes further files into the folder.
     """
     with WholeFolder(out) as folder:
         loaded.model.save_pretrained(folder, safe_serialization=True)
         loaded.tokenizer.save_pretrained(folder)
+        also(folder)
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")

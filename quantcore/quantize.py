@@ -67,6 +67,7 @@ def quantize_model(
     *,
     stats: StatsStore | None = None,
     walk: BlockWalk | None = None,
+    keep: Callable[[str, QuantizedWeight], None] | None = None,
     done: Callable[[int], None] = lambda index: None,
 ) -> QuantizationReport:
     """Quantize every block in place: its linears then hold the dequantized weights.
@@ -78,6 +79,7 @@ def quantize_model(
         stats: the shared statistics of the original model.
         walk: the calibration sequences: for a method that follows the quantized prefix, and for
             any other that is given no ``stats``; then one block's statistics are alive at a time.
+        keep: given every linear's full name and quantized weight, to pack or to save.
         done: told the number of every finished block.
 
     Raises:
@@ -91,12 +93,14 @@ def quantize_model(
         if walk is None or not (sequential or stats is None):
             if sequential:
                 raise RuntimeError(f"{method.name} follows the quantized prefix and needs a walk")
-            _quantize_block(block, method, scheme, {} if stats is None else stats[index], report)
+            _quantize_block(
+                block, method, scheme, {} if stats is None else stats[index], report, keep
+            )
         else:
             started = time.perf_counter()
             block_stats = walk.observe(index, advance=not sequential)
             observed = time.perf_counter()
-            _quantize_block(block, method, scheme, block_stats, report)
+            _quantize_block(block, method, scheme, block_stats, report, keep)
             rounded = time.perf_counter()
             if sequential:
                 walk.advance(index)
@@ -111,6 +115,7 @@ def _quantize_block(
     scheme: QuantScheme,
     stats: BlockStats,
     report: QuantizationReport,
+    keep: Callable[[str, QuantizedWeight], None] | None,
 ) -> None:
     """Phase 1 for all groups, then phase 2 for all groups, then the losses."""
     groups = [group for group in block.groups if group.linears]
@@ -195,6 +200,8 @@ def _quantize_block(
                     raise ArithmeticError(f"{full}: the output error is {loss}")
                 report.relative_losses[full] = loss
             block.weight(name).copy_(served)
+            if keep is not None:
+                keep(f"{block.name}.{name}", rounded[name])
 
 
 def _now(device: torch.device) -> float:

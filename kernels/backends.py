@@ -1,0 +1,78 @@
+"""What can run a linear layer whose weight is in 4 bits, and which of them a place gets."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Protocol, cast
+
+from torch import Tensor
+
+from kernels.place import Place
+from quantcore.errors import InputError, nearest
+from quantcore.grid import QuantizedWeight
+
+NAMES = {
+    "auto": "triton on a GPU, cpu on a CPU; dequant, with a notice, for what they do not take",
+    "triton": "our W4A16 kernel: CUDA GPUs from compute capability 8.0 on; float16, bfloat16",
+    "cpu": "INT4 on a CPU by the fastest of what is there, measured: our native kernel, PyTorch's "
+    "own, dequantization in chunks",
+    "dequant": "dequantized at every call, then the vendor's product: any bits, device and dtype",
+}
+
+_MODULES = {
+    "triton": "kernels.triton_w4a16",
+    "cpu": "kernels.cpu",
+    "dequant": "kernels.dequant",
+}
+
+
+class Backend(Protocol):
+    """A module that runs weights in a layout of its own.
+
+    Packed tensors are integers, so that converting a model's dtype leaves them alone.
+    """
+
+    def reason_against(self, place: Place) -> str | None:
+        """Why it does not run there, as the end of a sentence about it; None: it does."""
+
+    def pack(self, weight: QuantizedWeight, place: Place) -> dict[str, Tensor]:
+        """A weight of consecutive groups, without input scales, in its layout."""
+
+    def unpack(self, packed: Mapping[str, Tensor], place: Place) -> QuantizedWeight:
+        """The weight of `pack`."""
+
+    def linear(
+        self, x: Tensor, packed: Mapping[str, Tensor], bias: Tensor | None, place: Place
+    ) -> Tensor:
+        """Give x [M, K] times the weight, plus the bias [N]: [M, N] of x's dtype."""
+
+
+def backend(name: str) -> Backend:
+    """The module of that name, imported when it is used."""
+    return cast(Backend, importlib.import_module(_MODULES[name]))
+
+
+def choose(name: str, place: Place, *, option: str = "--backend") -> tuple[str, str | None]:
+    """The backend's name there, and a notice where ``auto`` had to fall back.
+
+    Args:
+        name: of `NAMES`.
+        place: where, and what.
+        option: how the user gave the name, for messages.
+
+    Raises:
+        InputError: unknown, or it does not run there; says what would.
+    """
+    if name not in NAMES:
+        raise InputError(f"{option} {name}: unknown; {nearest(name, NAMES)}")
+    asked = name
+    if name == "auto":
+        asked = "triton" if place.device.type == "cuda" else "cpu"
+    reason = backend(asked).reason_against(place)
+    if reason is None:
+        return asked, None
+    if name == "auto":
+        return "dequant", f"backend {asked}: {reason}; dequantized at every call instead"
+    others = [n for n in _MODULES if n != name and backend(n).reason_against(place) is None]
+    raise InputError(f"{option} {name}: {reason}; here {option} {' or '.join(others)} works")

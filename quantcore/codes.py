@@ -1,0 +1,108 @@
+"""Quantized weights as a file: codes, scales and zero points in safetensors.
+
+``quantize`` puts it beside the dequantized weights, so that an INT4 kernel can run exactly what was
+rounded. One layout for every scheme: ``NAME.codes`` uint8 [N, K], or ``NAME.codes4`` with two to a
+byte [N, K/2] (the even input in the low half) where codes are below 16 and K is even;
+``NAME.scales`` and ``NAME.zeros`` [N, K/G]; ``NAME.group_index`` int32 [K] and
+``NAME.input_scales`` [K] where a method has them. The scheme is in the file's metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from quantcore.errors import InputError
+from quantcore.grid import QuantizedWeight
+from quantcore.scheme import QuantScheme
+
+FILE = "awq_bench/codes.safetensors"  # loaders of weights take every such file of the top level
+
+
+def halves(scheme: QuantScheme, in_features: int) -> bool:
+    """Whether codes are kept two to a byte."""
+    return scheme.bits <= 4 and in_features % 2 == 0
+
+
+def two_to_a_byte(codes: Tensor) -> Tensor:
+    """uint8 [N, K/2] of codes below 16 [N, K], the even input in the low half."""
+    return codes[:, 0::2] | (codes[:, 1::2] << 4)
+
+
+def one_to_a_byte(packed: Tensor) -> Tensor:
+    """uint8 [N, K] of `two_to_a_byte`'s [N, K/2]."""
+    return torch.stack([packed & 15, packed >> 4], dim=-1).flatten(1)
+
+
+class Keeper:
+    """Collects the weights of a model as they are quantized, packed, on the CPU."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.tensors: dict[str, Tensor] = {}
+        self._scheme = ""
+
+    def keep(self, name: str, weight: QuantizedWeight) -> None:
+        """Take one; see `quantcore.quantize.quantize_model`."""
+        codes = weight.codes.cpu()
+        packed = halves(weight.scheme, codes.shape[1])
+        self._scheme = weight.scheme.name
+        found = {
+            "codes4" if packed else "codes": two_to_a_byte(codes) if packed else codes,
+            "scales": weight.scales,
+            "zeros": weight.zeros,
+            "group_index": None if weight.group_index is None else weight.group_index.int(),
+            "input_scales": weight.input_scales,
+        }
+        self.tensors |= {
+            f"{name}.{part}": tensor.detach().cpu().contiguous()
+            for part, tensor in found.items()
+            if tensor is not None
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write the file."""
+        (folder / FILE).parent.mkdir()
+        save_file(self.tensors, folder / FILE, metadata={"scheme": self._scheme, "format": "1"})
+
+
+def load(folder: Path) -> dict[str, QuantizedWeight]:
+    """The weights of a folder, by the full names of their linears.
+
+    Raises:
+        InputError: there is no such file, or it is damaged.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise InputError(
+            f"{folder} has no {FILE}, the codes that an INT4 backend runs; write the folder with "
+            "`awq-bench quantize`, or leave --backend out"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            scheme = QuantScheme.parse((file.metadata() or {})["scheme"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        names = [key.rpartition(".")[0] for key in tensors if key.endswith((".codes", ".codes4"))]
+        return {name: _weight(name, tensors, scheme) for name in names}
+    except (SafetensorError, OSError, KeyError, InputError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}); write the folder anew with `awq-bench quantize`"
+        ) from error
+
+
+def _weight(name: str, tensors: Mapping[str, Tensor], scheme: QuantScheme) -> QuantizedWeight:
+    packed = tensors.get(f"{name}.codes4")
+    index = tensors.get(f"{name}.group_index")
+    return QuantizedWeight(
+        codes=tensors[f"{name}.codes"] if packed is None else one_to_a_byte(packed),
+        scales=tensors[f"{name}.scales"],
+        zeros=tensors[f"{name}.zeros"],
+        scheme=scheme,
+        group_index=None if index is None else index.long(),
+        input_scales=tensors.get(f"{name}.input_scales"),
+    )
