@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,15 @@ import torch
 
 from bench import environment, estimate, registry
 from bench.calibration import Calibration
-from bench.measure import Metrics, Suite
+from bench.measure import Metrics, Suite, ThroughputSuite
 from bench.progress import Reporter
 from bench.records import Cell, Record, write_json
+from kernels import install
+from quantcore import codes
 from quantcore.calibration import BlockWalk, StatsStore, calibrate, stats_bytes
 from quantcore.checkpoint import LoadedModel
 from quantcore.errors import InputError
+from quantcore.grid import QuantizedWeight
 from quantcore.method import Method
 from quantcore.quantize import (
     QuantizationReport,
@@ -31,6 +34,7 @@ from quantcore.quantize import (
 )
 from quantcore.scheme import QuantScheme
 from quantcore.structure import Structure
+from suites import memory
 
 _STATS_SHARE = 0.25  # of memory that statistics may take before they go to disk
 
@@ -58,14 +62,20 @@ class Calibrator:
         self._error: Exception | None = None
         self._batch_size = calibration_batch(loaded, calibration)
 
-    def quantize(self, label: str, method: Method, scheme: QuantScheme) -> QuantizationReport:
+    def quantize(
+        self,
+        label: str,
+        method: Method,
+        scheme: QuantScheme,
+        keep: Callable[[str, QuantizedWeight], None] | None = None,
+    ) -> QuantizationReport:
         """Quantize the model in place, with the statistics that the method wants."""
         stats = self._stats_for(method)
         started = time.perf_counter()
         walk = self._walk() if method.calibration == "sequential" else None
         embed_s = time.perf_counter() - started if walk else 0.0
         report = quantize_with_progress(
-            self._say, label, self._structure, method, scheme, stats=stats, walk=walk
+            self._say, label, self._structure, method, scheme, stats=stats, walk=walk, keep=keep
         )
         report.calibrate_s += embed_s
         return report
@@ -123,11 +133,12 @@ def quantize_with_progress(
     *,
     stats: StatsStore | None = None,
     walk: BlockWalk | None = None,
+    keep: Callable[[str, QuantizedWeight], None] | None = None,
 ) -> QuantizationReport:
     """`quantcore.quantize.quantize_model` with a bar, and its notices said."""
     with say.stage(f"{label}: quantize", len(structure.blocks)) as done:
         report = quantize_model(
-            structure, method, scheme, stats=stats, walk=walk, done=lambda index: done(1)
+            structure, method, scheme, stats=stats, walk=walk, keep=keep, done=lambda index: done(1)
         )
     for notice in report.notices:
         say.warn(f"{label}: {notice}")
@@ -149,11 +160,14 @@ class Workbench:
     unfinished: Path
     """Folder for what the suites of an unfinished cell measured."""
     say: Reporter
+    stored_codes: bool = False
+    """The model's folder holds codes, and a backend is to run them."""
     _snapshot: Snapshot | None = None
+    _installed: install.Installed | None = None
 
     def measure(self, cell: Cell, method: Method | None, scheme: QuantScheme | None) -> Record:
         """One cell; a failure is a record too."""
-        environment.reset_peak_memory()
+        memory.reset_peak()
         result: dict[str, Any]
         try:
             result = self._measure(cell, method, scheme)
@@ -162,6 +176,7 @@ class Workbench:
             self.say.warn(f"{label_of(cell)} failed: {text}")
             result = {"error": text}
         finally:
+            self._uninstall()
             if self._snapshot is not None:
                 self._snapshot.restore()
         return Record(
@@ -169,7 +184,7 @@ class Workbench:
             status="failed" if "error" in result else "done",
             model_name=self.name,
             parameters=self.loaded.model.num_parameters(),
-            peak_bytes=environment.peak_memory_bytes(),
+            peak_bytes=memory.peak_bytes(),
             environment=environment.describe(),
             **result,
         )
@@ -180,10 +195,22 @@ class Workbench:
         label = label_of(cell)
         suites = [one for one in self.suites if set(one.protocols) <= set(cell.suites)]
         result: dict[str, Any] = {"stored_bytes": self._stored_bytes(None, 0), "seconds": {}}
+        weights: dict[str, QuantizedWeight] = {}
+        timed = [one for one in suites if isinstance(one, ThroughputSuite)]
         if method is not None and scheme is not None:
             for suite in suites:
                 suite.prepare(self.loaded, self.say)
-            result |= self._quantize(label, method, scheme)
+            keep = weights.__setitem__ if timed or cell.backend is not None else None
+            result |= self._quantize(label, method, scheme, keep)
+        elif self.stored_codes:
+            for suite in timed:
+                suite.prepare(self.loaded, self.say)
+            weights = codes.load(self.loaded.folder)
+        if cell.backend is not None:
+            notices = result["quantization"]["notices"] if "quantization" in result else []
+            result["backends"] = self._install(label, weights, cell.backend, notices)
+        for suite in timed:
+            suite.weights = weights
         result["metrics"], result["seconds"]["evaluate"] = self._run(cell, suites)
         return result
 
@@ -210,12 +237,39 @@ class Workbench:
             found |= one["metrics"]
         return found, sum(one["seconds"] for one in done.values())
 
-    def _quantize(self, label: str, method: Method, scheme: QuantScheme) -> dict[str, Any]:
+    def _install(
+        self,
+        label: str,
+        weights: Mapping[str, QuantizedWeight],
+        backend: str,
+        notices: list[str],
+    ) -> dict[str, int]:
+        """Let a backend run the linears; says how many each runs."""
+        self._installed = install.install(self.loaded.model, weights, backend=backend)
+        for notice in self._installed.notices:
+            self.say.warn(f"{label}: {notice}")
+        notices += self._installed.notices
+        return dict(self._installed.backends)
+
+    def _uninstall(self) -> None:
+        if self._installed is not None:
+            install.remove(self.loaded.model, self._installed)
+            self._installed = None
+
+    def _quantize(
+        self,
+        label: str,
+        method: Method,
+        scheme: QuantScheme,
+        keep: Callable[[str, QuantizedWeight], None] | None,
+    ) -> dict[str, Any]:
         self._snapshot = self._snapshot or Snapshot(self.structure)
         if self.calibrator is None:
-            report = quantize_with_progress(self.say, label, self.structure, method, scheme)
+            report = quantize_with_progress(
+                self.say, label, self.structure, method, scheme, keep=keep
+            )
         else:
-            report = self.calibrator.quantize(label, method, scheme)
+            report = self.calibrator.quantize(label, method, scheme, keep)
         seconds = {
             "quantize": report.quantize_s,
             "fold": report.fold_s,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from bench.statistics import Interval
 from bench.tables import Row
 from bench.task_tables import Result
+from bench.throughput_tables import Speed
 
 _COLORS = {
     "rtn": "#9aa5b1",
@@ -149,3 +153,101 @@ def task_changes(found: Sequence[Result], scheme: str, folder: Path) -> list[Pat
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
     return paths
+
+
+def speed_up(found: Sequence[Speed], folder: Path) -> list[Path]:
+    """Speed over the unquantized model's by the tokens of a pass, with its bound; PNG and SVG.
+
+    A panel for each scheme and backend. Decoding passes have as many tokens as sequences, prefill
+    passes a whole prompt of each. Where a line falls below 1, INT4 is slower from there on.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "awq-bench"
+    from matplotlib import pyplot
+
+    drawn = [one for one in found if one.decode_ratio is not None]
+    if not drawn:
+        return []
+    kinds = list(dict.fromkeys((one.record.cell.scheme, one.backend) for one in drawn))
+    figure, panels = pyplot.subplots(
+        1, len(kinds), figsize=(max(5.6, 4.4 * len(kinds)), 3.9), sharex=True, sharey=True,
+        layout="constrained", squeeze=False,
+    )  # fmt: skip
+    for axes, kind in zip(panels[0], kinds, strict=True):
+        here = [one for one in drawn if (one.record.cell.scheme, one.backend) == kind]
+        for place, label in enumerate(dict.fromkeys(one.label for one in here)):
+            _speed_line(axes, label, [one for one in here if one.label == label], place)
+        tokens = [2**power for power in range(13)]
+        last = max(one.batch_size * one.prompt_tokens for one in here)
+        tokens = [count for count in tokens if count < 2 * last]
+        fine = [2 ** (step / 8) for step in range(8 * len(tokens) - 7)]
+        axes.plot(
+            fine,
+            [here[0].bound(count) for count in fine],
+            color="#333",
+            linestyle="--",
+            linewidth=0.9,
+            label="bound: bytes, then arithmetic",
+        )
+        axes.axhline(1, color="#333", linewidth=0.8)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(tokens[::2], [str(one) for one in tokens[::2]], fontsize=8)
+        axes.set_xlabel("tokens of a pass (filled: decoding; hollow: prefill)", fontsize=9)
+        scheme = str(kind[0] or "this folder's codes").replace("int", "INT")
+        axes.set_title(f"{scheme}, backend {kind[1]}", fontsize=10, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=7.5)
+    panels[0][0].set_ylim(bottom=0)
+    base = found[0].record
+    panels[0][0].set_ylabel(f"speed over {base.cell.dtype}")
+    figure.suptitle(base.model_name, fontsize=11, x=0.01, ha="left")
+    paths = [folder / f"throughput.{kind}" for kind in ("png", "svg")]
+    for path in paths:
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+    pyplot.close(figure)
+    return paths
+
+
+def _speed_line(axes: Any, label: str, found: Sequence[Speed], place: int) -> None:
+    """One method: decoding, then prefill, by tokens; a mark where it becomes slower."""
+    points: dict[int, tuple[Interval, str]] = {}
+    for one in found:
+        assert one.decode_ratio is not None
+        assert one.prefill_ratio is not None
+        points.setdefault(one.batch_size, (one.decode_ratio, "o"))
+        points.setdefault(one.batch_size * one.prompt_tokens, (one.prefill_ratio, "s"))
+    color = _COLORS.get(found[0].record.cell.method or "", "#6b7785")
+    tokens = sorted(points)
+    ratios = [points[count][0].estimate for count in tokens]
+    axes.plot(tokens, ratios, color=color, linewidth=1.4, label=label)
+    for count in tokens:
+        ratio, marker = points[count]
+        axes.errorbar(
+            count, ratio.estimate, marker=marker, color=color, markersize=4.5, capsize=2,
+            yerr=[[ratio.estimate - ratio.low], [ratio.high - ratio.estimate]],
+            markerfacecolor=color if marker == "o" else "white",
+        )  # fmt: skip
+    crossing = crossover(tokens, ratios)
+    if crossing is not None and crossing > tokens[0]:
+        axes.axvline(crossing, color=color, linestyle=":", linewidth=1)
+        axes.annotate(
+            f"slower from {crossing:.0f}", (crossing, 1), (3, 4 + 9 * place),
+            textcoords="offset points",
+            fontsize=7.5, color=color,
+        )  # fmt: skip
+
+
+def crossover(tokens: Sequence[int], ratios: Sequence[float]) -> float | None:
+    """Tokens from which the ratio stays below 1, between two points by their logarithms.
+
+    None if it ends at 1 or above; the first tokens where it was never above.
+    """
+    if ratios[-1] >= 1:
+        return None
+    at = next((i for i in range(len(ratios) - 1, -1, -1) if ratios[i] >= 1), None)
+    if at is None:
+        return float(tokens[0])
+    share = math.log(ratios[at]) / (math.log(ratios[at]) - math.log(ratios[at + 1]))
+    return float(tokens[at] * (tokens[at + 1] / tokens[at]) ** share)

@@ -258,8 +258,9 @@ def _add_compare(commands: _Commands) -> None:
     _exclude(group)
     _evaluation(compare)
     _tasks(compare)
+    _throughput(compare)
     _calibration(compare)
-    _running(compare)
+    _running(compare, backend=True)
     _run_output(compare)
 
 
@@ -321,7 +322,8 @@ def _add_evaluate(commands: _Commands) -> None:
     _model(evaluate)
     _evaluation(evaluate)
     _tasks(evaluate)
-    _running(evaluate)
+    _throughput(evaluate)
+    _running(evaluate, backend=True)
     _run_output(evaluate)
 
 
@@ -412,7 +414,7 @@ def _evaluation(parser: argparse.ArgumentParser) -> None:
         type=_names,
         metavar="S,S",
         help="what is measured, separated by commas: perplexity, divergence, json, tool_calls, "
-        "multilingual, code, long_prompt (default: perplexity)",
+        "multilingual, code, long_prompt, throughput (default: perplexity)",
     )
     group.add_argument(
         "--text",
@@ -496,6 +498,41 @@ def _tasks(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _throughput(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("throughput")
+    group.add_argument(
+        "--throughput-backends",
+        type=_names,
+        metavar="B,B",
+        help="backends whose speed is measured, in turn with the unquantized model's "
+        "(default: that of --backend, or auto)",
+    )
+    group.add_argument(
+        "--batch-sizes", type=_numbers, metavar="N,N", help="sequences at once (default: 1,4)"
+    )
+    group.add_argument(
+        "--prompt-lengths",
+        type=_numbers,
+        metavar="N,N",
+        help="tokens of a prompt (default: 128,512)",
+    )
+    group.add_argument(
+        "--new-tokens", type=int, metavar="N", help="tokens written after it (default: 32)"
+    )
+    group.add_argument(
+        "--rounds",
+        type=int,
+        metavar="N",
+        help="runs of each kind, alternating with the unquantized model (default: 5)",
+    )
+    group.add_argument(
+        "--price-per-hour",
+        type=float,
+        metavar="X",
+        help="what the machine costs; adds the modelled cost of a million tokens (default: none)",
+    )
+
+
 def _calibration(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("calibration")
     group.add_argument(
@@ -516,8 +553,15 @@ def _calibration(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _running(parser: argparse.ArgumentParser) -> None:
+def _running(parser: argparse.ArgumentParser, *, backend: bool = False) -> None:
     group = parser.add_argument_group("running")
+    if backend:
+        group.add_argument(
+            "--backend",
+            metavar="B",
+            help="run quantized linears from their codes: auto, triton (a GPU), cpu, or dequant "
+            "(default: none, exactly the dequantized weights; the record says which)",
+        )
     group.add_argument(
         "--device", metavar="D", help="auto, cpu or cuda (default: auto, the GPU if there is one)"
     )
@@ -630,18 +674,10 @@ def _request(parsed: dict[str, Any], *, command: str) -> Request:
     from bench.request import Request
 
     kinds = {f.name: str(f.type) for f in fields(Request)}
-    values: dict[str, Any] = {}
     config = parsed.pop("config", None)
-    if config is not None:
-        for key, value in _read_toml(config).items():
-            name = key.replace("-", "_")
-            if name == "out":
-                parsed.setdefault("out", _from_toml(config, key, value, "Path"))
-                continue
-            if name not in kinds:
-                known = [k.replace("_", "-") for k in kinds]
-                raise InputError(f"{config}: unknown key {key!r}; {nearest(key, [*known, 'out'])}")
-            values[name] = _from_toml(config, key, value, kinds[name])
+    values = {} if config is None else config_values(config)
+    if "out" in values:
+        parsed.setdefault("out", values.pop("out"))
     for name, value in parsed.items():
         if name in kinds and value is not None:
             values[name] = tuple(value) if isinstance(value, list) else value
@@ -653,6 +689,25 @@ def _request(parsed: dict[str, Any], *, command: str) -> Request:
     if folder is not None and not folder.is_dir():
         raise InputError(f"data folder {folder} (--data-dir or AWQ_BENCH_DATA) is not there")
     return Request(**values)
+
+
+def config_values(path: Path) -> dict[str, Any]:
+    """A config file's options as fields of `Request`, and ``out``.
+
+    Raises:
+        InputError: an unreadable file, an unknown key or a value of the wrong type.
+    """
+    from bench.request import Request
+
+    kinds = {f.name: str(f.type) for f in fields(Request)} | {"out": "Path"}
+    values = {}
+    for key, value in _read_toml(path).items():
+        name = key.replace("-", "_")
+        if name not in kinds:
+            known = [kind.replace("_", "-") for kind in kinds]
+            raise InputError(f"{path}: unknown key {key!r}; {nearest(key, known)}")
+        values[name] = _from_toml(path, key, value, kinds[name])
+    return values
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -680,6 +735,10 @@ def _from_toml(path: Path, key: str, value: Any, kind: str) -> Any:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
         raise InputError(f"{path}: {key} must be a list of names, not {value!r}")
+    if kind.startswith("float"):
+        if type(value) not in (int, float):
+            raise InputError(f"{path}: {key} must be a number, not {value!r}")
+        return float(value)
     if kind.startswith("int"):
         if type(value) is not int:
             raise InputError(f"{path}: {key} must be a whole number, not {value!r}")
@@ -704,11 +763,11 @@ def _run(parsed: dict[str, Any], output: Console, reporter: Reporter, *, command
 
     request = _request(parsed, command=command)
     outcome = compare(request, out=parsed.get("out"), reporter=reporter)
-    layouts = report.write(outcome.records, outcome.folder)
+    layouts = report.write(outcome.records, outcome.folder, price_per_hour=request.price_per_hour)
     if not output.is_terminal:
         output.width = 120  # a file or a pipe has no edge to fold lines at
     for layout in layouts:
-        _print_table(output, layout)
+        print_table(output, layout)
     output.print(
         f"\nWritten to {escape(str(outcome.folder))}: "
         f"{', '.join(sorted(path.name for path in outcome.folder.iterdir()))}",
@@ -718,7 +777,8 @@ def _run(parsed: dict[str, Any], output: Console, reporter: Reporter, *, command
     return CELL_FAILED if outcome.failed else DONE
 
 
-def _print_table(output: Console, layout: Grid) -> None:
+def print_table(output: Console, layout: Grid) -> None:
+    """Print one table, in parts where the terminal is too narrow for it."""
     from bench import tables
 
     output.print()
@@ -750,7 +810,7 @@ def _pair(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
     from bench.pair import open_cell, pair
 
     one, other = (open_cell(name, parsed["folder"]) for name in parsed["cells"])
-    _print_table(output, pair(one, other))
+    print_table(output, pair(one, other))
     return DONE
 
 

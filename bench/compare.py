@@ -23,6 +23,9 @@ from bench.request import (
     open_model,
 )
 from bench.run_folder import RunFolder
+from kernels import backends
+from kernels.place import Place
+from quantcore import codes
 from quantcore.calibration import stats_bytes
 from quantcore.checkpoint import LoadedModel
 from quantcore.discovery import discover
@@ -45,12 +48,75 @@ class Outcome:
         return tuple(record for record in self.records if record.status == "failed")
 
 
+Entry = tuple[Cell, Method | None, QuantScheme | None]
+
+
+@dataclass(kw_only=True)
+class Comparison:
+    """A comparison under way: `begin` makes it, `measure` takes one cell, `finish` ends it."""
+
+    run: RunFolder
+    plan: tuple[Entry, ...]
+    """Every cell, the unquantized model's first."""
+    bench: Workbench
+    cache: Path | None
+
+    @property
+    def pending(self) -> list[Entry]:
+        """Cells that have no whole record yet."""
+        return [entry for entry in self.plan if entry[0].id not in self.run.done]
+
+    def measure(self, entry: Entry) -> Record:
+        """One cell's record, kept in the folder; one that is there already is read."""
+        if entry[0].id in self.run.done:
+            return read_record(self.run.path / entry[0].file_name)
+        record = self.bench.measure(*entry)
+        self.run.keep(record)
+        if record.status == "done":
+            self.run.done.add(entry[0].id)
+        return record
+
+    def finish(self) -> Outcome:
+        """Remove what was only needed on the way."""
+        if self.cache is not None:
+            shutil.rmtree(self.cache, ignore_errors=True)
+        shutil.rmtree(self.run.path / "unfinished", ignore_errors=True)
+        records = tuple(read_record(self.run.path / one.file_name) for one, _, _ in self.plan)
+        self.run.finish()
+        return Outcome(folder=self.run.path, records=records)
+
+
 def compare(
     request: Request, *, out: Path | None = None, reporter: Reporter | None = None
 ) -> Outcome:
     """Measure the unquantized model and every method x scheme, and keep a record of each.
 
     A comparison that was interrupted goes on from its whole records when called again.
+
+    Args:
+        request: what to compare.
+        out: folder for the records; default a new one under ``awq-bench-runs/``.
+        reporter: who shows progress; default nobody.
+
+    Raises:
+        InputError: anything about the request or its inputs that cannot work.
+    """
+    comparison = begin(request, out=out, reporter=reporter)
+    pending = comparison.pending
+    if len(comparison.plan) > 1:
+        say = reporter or quiet()
+        say.say(f"Running {len(pending)} of {len(comparison.plan)} cells", style="bold")
+    for number, entry in enumerate(pending):
+        record = comparison.measure(entry)
+        if number == 0:
+            _estimate_tasks(comparison.bench.say, record, [cell for cell, _, _ in pending[1:]])
+    return comparison.finish()
+
+
+def begin(
+    request: Request, *, out: Path | None = None, reporter: Reporter | None = None
+) -> Comparison:
+    """Check everything, load the model and plan the cells; nothing is measured yet.
 
     Args:
         request: what to compare.
@@ -73,6 +139,7 @@ def compare(
     if methods and not schemes:
         raise InputError("no scheme given; name at least one, for example int4-g128")
     loaded = open_model(request)
+    _check_backends(request, loaded, schemes)
     # A model that is only evaluated may have any structure.
     nothing = Structure(blocks=(), exempt=(), notices=())
     structure = discover(loaded.model, exclude=request.exclude) if methods else nothing
@@ -102,9 +169,10 @@ def compare(
             dtype=str(loaded.dtype).removeprefix("torch."),
             device=loaded.device.type,
             seed=request.seed,
+            backend=request.backend if method is not None or not methods else None,
         )
 
-    plan: list[tuple[Cell, Method | None, QuantScheme | None]] = [(cell(None, None), None, None)]
+    plan: list[Entry] = [(cell(None, None), None, None)]
     plan += [(cell(m, s), m, s) for s in schemes for m in methods]
     # Where statistics would go is checked before anything is written.
     needs_disk = calibrated and stats_folder(out or default_out(request), structure, loaded)
@@ -130,20 +198,33 @@ def compare(
         calibrator=calibrator,
         unfinished=run.path / "unfinished",
         say=say,
+        stored_codes=not methods and _named_backends(request) != [],
     )
-    if len(plan) > 1:
-        say.say(f"Running {len(pending)} of {len(plan)} cells", style="bold")
-    for number, entry in enumerate(pending):
-        record = bench.measure(*entry)
-        run.keep(record)
-        if number == 0:
-            _estimate_tasks(say, record, [cell for cell, _, _ in pending[1:]])
-    if cache is not None:
-        shutil.rmtree(cache, ignore_errors=True)
-    shutil.rmtree(run.path / "unfinished", ignore_errors=True)
-    records = tuple(read_record(run.path / one.file_name) for one, _, _ in plan)
-    run.finish()
-    return Outcome(folder=run.path, records=records)
+    return Comparison(run=run, plan=tuple(plan), bench=bench, cache=cache)
+
+
+def _named_backends(request: Request) -> list[tuple[str, str]]:
+    """Options and the backends that they name."""
+    asked = [("--backend", request.backend)] if request.backend is not None else []
+    return [*asked, *(("--throughput-backends", name) for name in request.throughput_backends)]
+
+
+def _check_backends(request: Request, loaded: LoadedModel, schemes: Sequence[QuantScheme]) -> None:
+    """Refuse a backend that does not run here, before any work."""
+    named = _named_backends(request)
+    if named and not schemes:
+        codes.load(loaded.folder)
+    for scheme in schemes:
+        width = scheme.group_size or 128
+        place = Place(
+            device=loaded.device,
+            dtype=loaded.dtype,
+            scheme=scheme,
+            out_features=width,
+            in_features=2 * width,
+        )
+        for option, name in named:
+            backends.choose(name, place, option=option)
 
 
 def _refuse_repeated(kind: str, names: Sequence[str]) -> None:
@@ -171,7 +252,7 @@ def _announce(
     structure: Structure,
     suites: Sequence[measure.Suite],
     calibration: Calibration | None,
-    pending: Sequence[tuple[Cell, Method | None, QuantScheme | None]],
+    pending: Sequence[Entry],
     cache: Path | None,
 ) -> None:
     """What will be done, and what it will take."""

@@ -16,7 +16,10 @@ from rich.table import Table
 import kernels
 from bench import environment, estimate
 from bench.reference import CALIBRATION_FILE, MODEL_FOLDER
+from kernels import native, triton_w4a16
+from kernels.place import Place
 from quantcore import hub
+from quantcore.scheme import QuantScheme
 from suites import texts
 from suites.code import sandbox
 
@@ -34,8 +37,6 @@ class Finding:
 def findings(*, data_dir: Path | None) -> list[Finding]:
     """Look at everything."""
     gpu = torch.cuda.is_available()
-    triton = environment.version("triton")
-    int4 = hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu")
     reference = (MODEL_FOLDER / "model.safetensors").is_file() and CALIBRATION_FILE.is_file()
     found = [
         Finding(name="python", there=True, detail=platform.python_version()),
@@ -60,14 +61,8 @@ def findings(*, data_dir: Path | None) -> list[Finding]:
             if gpu
             else "none; with one, models run in their own dtype and comparisons take minutes",
         ),
-        Finding(
-            name="INT4 kernels",
-            there=int4 or (gpu and triton is not None),
-            detail=(
-                "PyTorch's CPU int4 product is there" if int4 else "PyTorch has no CPU int4 product"
-            )
-            + "; this version measures quality on dequantized weights and uses no kernel",
-        ),
+        _native(),
+        _triton(),
         Finding(
             name="reference model",
             there=reference,
@@ -85,8 +80,34 @@ _WITHOUT = {
     "lm-eval": "the task suites",
     "bfcl-eval": "tool_calls from BFCL: pip install --no-deps bfcl-eval (only its data is read)",
     "datasets": "wikitext2, c4 and pileval from the data hub",
-    "triton": "nothing in this version; GPU kernels later",
+    "triton": "INT4 on a GPU (it comes with torch for CUDA)",
 }
+
+
+def _native() -> Finding:
+    found = native.load()
+    if isinstance(found, native.Native):
+        detail = f"our native kernel, built for {native.LEVELS[found.level]}"
+    else:
+        detail = f"{found.reason}; INT4 runs on PyTorch's own product and dequantization"
+    return Finding(name="INT4 on the CPU", there=isinstance(found, native.Native), detail=detail)
+
+
+def _triton() -> Finding:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    place = Place(
+        device=device,
+        dtype=torch.float16,
+        scheme=QuantScheme(bits=4, group_size=128),
+        out_features=128,
+        in_features=128,
+    )
+    reason = triton_w4a16.reason_against(place)
+    return Finding(
+        name="INT4 on a GPU",
+        there=reason is None,
+        detail="our Triton kernel" if reason is None else f"backend triton: {reason}",
+    )
 
 
 def _sandbox() -> Finding:

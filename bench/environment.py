@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -57,31 +56,6 @@ def total_memory_bytes() -> int:
     except OSError:
         return physical
     return min(physical, int(limit)) if limit.isdigit() else physical
-
-
-def reset_peak_memory() -> None:
-    """Start counting the peak anew, where the system allows it."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    # Where that is not allowed the peak is the process's own, since its start: an upper bound.
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", "utf-8")
-
-
-def peak_memory_bytes() -> dict[str, int]:
-    """Peak resident memory of this process, and of the GPU, since the last reset."""
-    peaks = {"host": 0}
-    try:
-        for line in Path("/proc/self/status").read_text("utf-8").splitlines():
-            if line.startswith("VmHWM"):
-                peaks["host"] = int(line.split()[1]) * 1024
-    except OSError:
-        import resource
-
-        peaks["host"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if torch.cuda.is_available():
-        peaks["gpu"] = torch.cuda.max_memory_allocated()
-    return peaks
 
 
 def _commit() -> dict[str, Any]:

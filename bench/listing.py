@@ -11,6 +11,7 @@ from rich.table import Table
 from bench import calibration
 from bench.quantize import FORMATS
 from bench.registry import METHODS
+from kernels import backends
 from quantcore.discovery import PROVEN_FAMILIES
 from suites import SUITES, texts
 
@@ -33,6 +34,7 @@ def print_list(output: Console) -> None:
         "methods": {name: entry.about for name, entry in METHODS.items()},
         "schemes": SCHEMES,
         "suites": SUITES,
+        "backends (what runs quantized linears)": backends.NAMES,
         "evaluation texts": evaluation,
         "calibration texts": {
             **calibration.NAMES,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import statistics
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ import torch
 from bench import environment
 from bench.progress import Reporter
 from bench.request import Request, choose_text, evaluation_windows
+from bench.throughput_tables import METRIC
+from kernels import backends, install
 from quantcore.checkpoint import LoadedModel
 from quantcore.errors import InputError, nearest
-from suites import SUITES, TASK_SUITES, divergence, perplexity
+from quantcore.grid import QuantizedWeight
+from suites import SUITES, TASK_SUITES, divergence, perplexity, throughput
 from suites.code import sandbox
 from suites.harness import TaskOptions, TaskSet, target_of
 from suites.perplexity import Windows
@@ -218,6 +222,112 @@ class TasksSuite(Suite):
         }
 
 
+@dataclass(kw_only=True)
+class ThroughputSuite(Suite):
+    """Speed and memory of the quantized linears on every backend, beside the unquantized model."""
+
+    load: throughput.Load
+    backends: tuple[str, ...]
+    """As asked for."""
+    protocols: dict[str, dict[str, Any]] = field(init=False)
+    weights: Mapping[str, QuantizedWeight] = field(default_factory=dict)
+    """Of the cell that is measured; none if it is the unquantized model."""
+    _unquantized: torch.nn.Module | None = None
+    _rates: throughput.Rates | None = None
+
+    def __post_init__(self) -> None:
+        """Say what is measured."""
+        declared = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.load).items()}
+        self.protocols = {
+            "throughput": {
+                "version": throughput.VERSION,
+                "metric": METRIC,
+                "backends": list(self.backends),
+                **declared,
+            }
+        }
+
+    @property
+    def about(self) -> str:
+        """A line for the announcement."""
+        batches = ", ".join(map(str, self.load.batch_sizes))
+        lengths = ", ".join(map(str, self.load.prompt_lengths))
+        return (
+            f"throughput: batches of {batches}, prompts of {lengths} tokens, "
+            f"{self.load.new_tokens} new ones; backend {', '.join(self.backends)}"
+        )
+
+    def prepare(self, loaded: LoadedModel, say: Reporter) -> None:
+        """Keep a model with ordinary linears: their values decide no time."""
+        if self._unquantized is None:
+            self._unquantized = install.twin(loaded.model)
+
+    def measure(self, label: str, loaded: LoadedModel, say: Reporter) -> Metrics:
+        """See `Suite.measure`."""
+        models, linears = self._models(label, loaded, say)
+        total = throughput.runs_of(self.load, loaded.context, models=len(models))
+        with say.stage(f"{label}: throughput", total) as done:
+            found = throughput.measure(
+                models,
+                self.load,
+                context=loaded.context,
+                vocabulary=loaded.model.get_input_embeddings().num_embeddings,
+                done=done,
+            )
+        base = models[_UNQUANTIZED]
+        self._rates = self._rates or throughput.rates(loaded.device, loaded.dtype)
+
+        def document(name: str) -> dict[str, Any]:
+            contender = found[name]
+            for notice in contender.notices:
+                say.warn(f"{label}: {notice}")
+            return {
+                "linears": linears.get(name, {}),
+                "weight_bytes": throughput.weight_bytes(models[name]),
+                "read_bytes": throughput.read_bytes(models[name]),
+                **asdict(contender),
+            }
+
+        first = (self.load.batch_sizes[0], self.load.fits(loaded.context)[0])
+        speeds = [
+            run.decode_tokens_per_s
+            for run in found[next(iter(models))].runs
+            if (run.batch_size, run.prompt_tokens) == first
+        ]
+        return {
+            METRIC: {
+                "value": statistics.median(speeds),
+                "backends": {name: document(name) for name in models if name != _UNQUANTIZED},
+                "unquantized": document(_UNQUANTIZED),
+                "weights": throughput.read_bytes(base) // loaded.dtype.itemsize,
+                "rates": asdict(self._rates),
+            }
+        }
+
+    def _models(
+        self, label: str, loaded: LoadedModel, say: Reporter
+    ) -> tuple[dict[str, torch.nn.Module], dict[str, dict[str, int]]]:
+        """The cell's weights on every backend, and the unquantized model; which linears run where.
+
+        All share what is no linear.
+        """
+        if not self.weights or self._unquantized is None:
+            return {_UNQUANTIZED: loaded.model}, {}
+        models: dict[str, torch.nn.Module] = {}
+        linears: dict[str, dict[str, int]] = {}
+        for name in self.backends:
+            models[name] = install.twin(self._unquantized)
+            done = install.install(models[name], self.weights, backend=name)
+            linears[name] = dict(done.backends)
+            for notice in done.notices:
+                say.warn(f"{label}: throughput: {notice}")
+        models[_UNQUANTIZED] = self._unquantized
+        return models, linears
+
+
+_UNQUANTIZED = "unquantized"
+
+
 def check(request: Request) -> None:
     """Refuse what cannot be measured before anything is loaded.
 
@@ -256,6 +366,32 @@ def check(request: Request) -> None:
         raise InputError(f"--limit {request.limit}: must be at least 1 item of every task")
     if request.num_fewshot is not None and request.num_fewshot < 0:
         raise InputError(f"--num-fewshot {request.num_fewshot}: must be 0 or more")
+    for option, names in (
+        ("--backend", filter(None, [request.backend])),
+        ("--throughput-backends", request.throughput_backends),
+    ):
+        for name in names:
+            if name not in backends.NAMES:
+                raise InputError(f"{option} {name}: unknown; {nearest(name, backends.NAMES)}")
+    for option, given in (
+        ("--throughput-backends", ",".join(request.throughput_backends)),
+        ("--price-per-hour", request.price_per_hour),
+    ):
+        if given and "throughput" not in request.suites:
+            raise InputError(f"{option} {given}: speed is not measured; add throughput to --suites")
+    if len(set(request.throughput_backends)) < len(request.throughput_backends):
+        given = ",".join(request.throughput_backends)
+        raise InputError(f"--throughput-backends {given}: name each once")
+    for name in ("batch_sizes", "prompt_lengths", "new_tokens", "rounds"):
+        values = getattr(request, name)
+        least = {"new_tokens": 2, "rounds": 2}.get(name, 1)
+        values = values if isinstance(values, tuple) else (values,)
+        if not values or min(values) < least:
+            raise InputError(
+                f"--{name.replace('_', '-')} {','.join(map(str, values))}: must be at least {least}"
+            )
+    if request.price_per_hour is not None and not 0 < request.price_per_hour < math.inf:
+        raise InputError(f"--price-per-hour {request.price_per_hour}: must be more than 0")
     if any(length < 128 for length in request.lengths):
         raise InputError(
             f"--lengths {min(request.lengths)}: a long prompt takes at least 128 tokens"
@@ -294,6 +430,27 @@ def build(request: Request, loaded: LoadedModel, say: Reporter) -> list[Suite]:
                 asked=asked,
             )
         )
+    if "throughput" in request.suites:
+        load = throughput.Load(
+            batch_sizes=request.batch_sizes,
+            prompt_lengths=request.prompt_lengths,
+            new_tokens=request.new_tokens,
+            rounds=request.rounds,
+            seed=request.seed,
+        )
+        if not load.fits(loaded.context):
+            raise InputError(
+                f"--prompt-lengths {min(load.prompt_lengths)} with --new-tokens {load.new_tokens}: "
+                f"{loaded.name} takes {loaded.context} tokens; give shorter prompts"
+            )
+        left_out = sorted(set(load.prompt_lengths) - set(load.fits(loaded.context)))
+        if left_out:
+            say.warn(
+                f"throughput: prompts of {', '.join(map(str, left_out))} tokens are left out; "
+                f"{loaded.name} takes {loaded.context} tokens, answers included"
+            )
+        names = request.throughput_backends or (request.backend or "auto",)
+        suites.append(ThroughputSuite(load=load, backends=names))
     options = TaskOptions(
         source="standard" if request.tasks_source == "standard" else "embedded",
         limit=request.limit,

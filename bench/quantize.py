@@ -11,6 +11,7 @@ from bench.progress import Reporter, quiet
 from bench.request import Request, build_calibration, open_model
 from quantcore.calibration import BlockWalk
 from quantcore.checkpoint import WholeFolder, save_hf
+from quantcore.codes import Keeper
 from quantcore.discovery import discover
 from quantcore.errors import InputError, nearest
 from quantcore.quantize import bits_per_weight
@@ -47,15 +48,18 @@ def quantize(
     for notice in structure.notices:
         say.warn(notice)
     label = f"{parsed.name} {chosen.name}"
+    keeper = Keeper()
     calibration = None
     if chosen.calibration == "none":
-        report = quantize_with_progress(say, label, structure, chosen, parsed)
+        report = quantize_with_progress(say, label, structure, chosen, parsed, keep=keeper.keep)
     else:
         calibration = build_calibration(request, loaded, None, say)
         # One cell needs no statistics kept: each block is quantized as soon as it is calibrated.
         batch_size = calibration_batch(loaded, calibration)
         walk = BlockWalk(loaded.model, structure, calibration.tokens, batch_size=batch_size)
-        report = quantize_with_progress(say, label, structure, chosen, parsed, walk=walk)
+        report = quantize_with_progress(
+            say, label, structure, chosen, parsed, walk=walk, keep=keeper.keep
+        )
     manifest = {
         "source": {"weights_sha256": loaded.weights_sha256, "name": loaded.folder.name},
         "method": chosen.name,
@@ -71,5 +75,5 @@ def quantize(
         "format": {"name": checkpoint_format, "weights": "dequantized"},
         "seed": asdict(request)["seed"],
     }
-    save_hf(loaded, out, manifest)
+    save_hf(loaded, out, manifest, also=keeper.save)
     return out

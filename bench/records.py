@@ -34,11 +34,20 @@ class Cell:
     dtype: str
     device: str
     seed: int
+    backend: str | None = None
+    """What runs the quantized linears, as asked for; None: exactly the dequantized weights."""
+
+    def document(self) -> dict[str, Any]:
+        """As a record holds it; what was not there before version 0.2 is left out where unused."""
+        document = asdict(self)
+        if self.backend is None:
+            del document["backend"]
+        return document
 
     @property
     def id(self) -> str:
         """16 hex digits over everything above."""
-        content = json.dumps(asdict(self), sort_keys=True, allow_nan=False)
+        content = json.dumps(self.document(), sort_keys=True, allow_nan=False)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
@@ -69,6 +78,8 @@ class Record:
     seconds: dict[str, float] = field(default_factory=dict)
     peak_bytes: dict[str, int] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    backends: dict[str, int] = field(default_factory=dict)
+    """How many linears each backend ran; empty where none was asked for."""
     schema_version: int = SCHEMA_VERSION
 
     def write(self, folder: Path) -> None:
@@ -77,7 +88,7 @@ class Record:
         Raises:
             ValueError: a number is NaN or infinite.
         """
-        document = {"cell_id": self.cell.id, **asdict(self)}
+        document = {"cell_id": self.cell.id, **asdict(self), "cell": self.cell.document()}
         write_json(folder / self.cell.file_name, document)
 
 

@@ -8,13 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from bench import charts, tables, task_tables
+from bench import charts, tables, task_tables, throughput_tables
 from bench.records import Record, write_json
 
 CHART_SCHEME = "int4-g128"
 
 
-def write(records: Sequence[Record], folder: Path) -> list[tables.Grid]:
+def write(
+    records: Sequence[Record], folder: Path, *, price_per_hour: float | None = None
+) -> list[tables.Grid]:
     """Write the tables (``.md``, ``.csv``, ``.json``), the charts, and ``report.md``.
 
     ``table`` is of perplexity, ``tasks`` of divergence and the task suites; each is there if it
@@ -45,6 +47,12 @@ def write(records: Sequence[Record], folder: Path) -> list[tables.Grid]:
         for scheme in dict.fromkeys(one.record.cell.scheme for one in found if one.against):
             chart += charts.task_changes(found, str(scheme), folder)
         layouts += across
+    speeds = throughput_tables.speeds(records)
+    if speeds:
+        layouts.append(throughput_tables.grid(speeds, price_per_hour))
+        (folder / "throughput.md").write_text(tables.markdown(layouts[-1]), "utf-8")
+        _write_long(throughput_tables.long_table(speeds, price_per_hour), folder / "throughput")
+        chart += charts.speed_up(speeds, folder)
     (folder / "report.md").write_text(_report(records, layouts, behind, chart), "utf-8")
     return layouts
 
@@ -124,6 +132,13 @@ def _protocol(first: Record) -> list[str]:
                 f"- Metric `{suite['metric']}`, suite version {suite['version']}: KL divergence of "
                 "the quantized model's distribution of the next token from the unquantized one's, "
                 "in nats, at the positions that perplexity scores."
+            )
+        elif name == "throughput":
+            lines.append(
+                f"- Throughput, suite version {suite['version']}: backend "
+                f"{', '.join(suite['backends'])}, "
+                f"{suite['rounds']} runs of each kind after one to warm up, alternating with the "
+                f"unquantized model; {suite['new_tokens']} new tokens, greedy, random prompts."
             )
         else:
             shots = sorted({str(task["num_fewshot"]) for task in suite["tasks"].values()})

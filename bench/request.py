@@ -55,6 +55,16 @@ class Request:
     batch_size: int | None = None
     dtype: str = "auto"
     device: str = "auto"
+    backend: str | None = None
+    """What runs quantized linears (`kernels.backends.NAMES`); None: the dequantized weights."""
+    throughput_backends: tuple[str, ...] = ()
+    """What runs them when speed is measured, each in turn; none: `backend`, or ``auto``."""
+    batch_sizes: tuple[int, ...] = (1, 4)
+    """Of throughput, as are the next four."""
+    prompt_lengths: tuple[int, ...] = (128, 512)
+    new_tokens: int = 32
+    rounds: int = 5
+    price_per_hour: float | None = None
     exclude: tuple[str, ...] = ()
     revision: str | None = None
     seed: int = 0

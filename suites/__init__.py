@@ -8,6 +8,7 @@ SUITES = {
     "multilingual": "the same questions in nine languages, each one's loss against English's",
     "code": "small functions, run against tests in a sandbox (needs --allow-code-execution)",
     "long_prompt": "a needle, several needles, a value to track, up to the model's context",
+    "throughput": "prefill and decoding speed, latency and memory on an INT4 backend, beside FP",
 }
 """Suites that can be asked for, each with a line."""
 

@@ -22,6 +22,9 @@ BENCHMARKS = {
     "comparison": "what a comparison of 12 cells spends besides its cells",
     "large": "a random Llama of about 1 B parameters by every method, phase by phase",
     "gpu": "Llama-2-7B shapes with random weights on a CUDA GPU, phase by phase",
+    "decode": "decoding of a random Llama of 1 B parameters in INT4, beside the unquantized one",
+    "kernels": "INT4 linears on a CPU against the vendor's product, by number of tokens",
+    "kernels_gpu": "the same on a CUDA GPU, beside PyTorch's INT4 kernel and GemLite",
 }
 SCHEMA_VERSION = 1
 BAD_INPUT = 2
@@ -60,6 +63,7 @@ def run(what: str, arguments: Sequence[str]) -> dict[str, Any]:
     from bench.progress import Reporter
     from bench.records import write_json
     from quantcore.errors import InputError, nearest
+    from suites import memory
 
     if what not in BENCHMARKS:
         raise InputError(f"unknown benchmark {what!r}; {nearest(what, BENCHMARKS)}")
@@ -88,7 +92,7 @@ def run(what: str, arguments: Sequence[str]) -> dict[str, Any]:
                 f"the machine is busy (load {load:.1f}): threads that wait for each other "
                 "measure nothing; use an idle one for figures that count"
             )
-        environment.reset_peak_memory()
+        memory.reset_peak()
         started = time.perf_counter()
         try:
             result = module.measure(options, reporter)
@@ -103,7 +107,7 @@ def run(what: str, arguments: Sequence[str]) -> dict[str, Any]:
             "command": _command(what, arguments),
             "took_s": time.perf_counter() - started,
             "load_before": load,
-            "peak_bytes": environment.peak_memory_bytes(),
+            "peak_bytes": memory.peak_bytes(),
             "environment": environment.describe(),
             **result,
         }

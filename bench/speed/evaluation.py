@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from bench import environment
 from bench.progress import Reporter
 from bench.request import Request, evaluation_windows, open_model
 from bench.speed.timing import (
@@ -23,7 +22,7 @@ from bench.speed.timing import (
     summary,
 )
 from quantcore.errors import InputError
-from suites import texts
+from suites import memory, texts
 from suites.perplexity import window_nll
 
 if TYPE_CHECKING:
@@ -60,13 +59,13 @@ def large_vocabulary(form: Form, vocabulary: int, tokens: int, threads: int) -> 
     model = hf.LlamaForCausalLM(config).eval()
     ids = torch.randint(vocabulary, (1, tokens))
     window_nll(model, ids[:, :16], batch_size=1)  # threads and buffers that every run makes
-    environment.reset_peak_memory()
-    before = environment.peak_memory_bytes()["host"]
+    memory.reset_peak()
+    before = memory.peak_bytes()["host"]
     score = window_nll if form == "ours" else whole_logits
     nll = score(model, ids, batch_size=1)
     return {
         "before_bytes": before,
-        "added_bytes": environment.peak_memory_bytes()["host"] - before,
+        "added_bytes": memory.peak_bytes()["host"] - before,
         "nll": nll[0],
         "logits_bytes": 4 * tokens * vocabulary,
     }

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from awq_impl.method import UNCLIPPED
 from awq_impl.search import evaluations
-from bench import environment, registry
+from bench import registry
 from bench.estimate import in_words
 from bench.progress import Reporter
 from bench.speed.timing import machine, markdown, matmul_rate, mib, now
@@ -37,6 +37,7 @@ from quantcore.quantize import Snapshot, quantize_model
 from quantcore.scheme import QuantScheme
 from quantcore.statistics import triangle_share
 from quantcore.structure import Block, Fold, LinearGroup, Structure
+from suites import memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -315,7 +316,7 @@ def _calibrate(
     walk.advance(0)
     forward = now(device) - observed
     del walk
-    environment.reset_peak_memory()
+    memory.reset_peak()
     started, measured = now(device), observed - started
     calibrate(
         model,
@@ -328,7 +329,7 @@ def _calibrate(
     return {
         "seconds": now(device) - started,
         "first_block": {"observe_s": measured, "forward_s": forward},
-        "peak_bytes": environment.peak_memory_bytes(),
+        "peak_bytes": memory.peak_bytes(),
     }
 
 
@@ -341,7 +342,7 @@ def _quantize(
     device: torch.device,
 ) -> dict[str, Any]:
     watched = Watched(method, device)
-    environment.reset_peak_memory()
+    memory.reset_peak()
     started = now(device)
     report = quantize_model(
         structure,
@@ -362,7 +363,7 @@ def _quantize(
         "round_by_group_s": watched.round_s,
         "mean_relative_loss": sum(losses) / len(losses) if losses else None,
         "notices": report.notices,
-        "peak_bytes": environment.peak_memory_bytes(),
+        "peak_bytes": memory.peak_bytes(),
     }
 
 

@@ -352,6 +352,74 @@ def test_cuda_without_a_gpu(evaluate: Refused, model: Path) -> None:
     )
 
 
+# Backends and throughput
+
+SPEED = ("--suites", "throughput")
+BACKENDS = {
+    "unknown": (["--backend", "cud"], "--backend cud", "unknown", "did you mean 'cpu'"),
+    "bits": (
+        ["--backend", "cpu", "--schemes", "int3-g32"],
+        *("--backend cpu", "takes 4 bits, not 3", "--backend dequant works"),
+    ),
+    "unknown-to-time": (
+        ["--throughput-backends", "cpu,fast", *SPEED],
+        *("--throughput-backends fast", "unknown", "Known: auto, triton, cpu"),
+    ),
+    "twice": (["--throughput-backends", "cpu,cpu", *SPEED], "cpu,cpu", "each once", "name each"),
+    "not-timed": (
+        ["--throughput-backends", "cpu"],
+        *("--throughput-backends cpu", "not measured", "add throughput to --suites"),
+    ),
+    "price": (["--price-per-hour", "2"], "--price-per-hour 2", "not measured", "add throughput"),
+    "negative-price": (["--price-per-hour", "-1", *SPEED], "-1", "must be", "more than 0"),
+    "batch": (["--batch-sizes", "4,0", *SPEED], "--batch-sizes 4,0", "must be", "at least 1"),
+    "tokens": (["--new-tokens", "1", *SPEED], "--new-tokens 1", "must be", "at least 2"),
+    "rounds": (["--rounds", "1", *SPEED], "--rounds 1", "must be", "at least 2"),
+    "prompt": (
+        ["--prompt-lengths", "60", "--new-tokens", "8", *SPEED],
+        *("--prompt-lengths 60", "takes 64 tokens", "give shorter prompts"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "value", "rule", "fix"), BACKENDS.values(), ids=BACKENDS)
+def test_backends_and_speed(
+    compare: Refused, arguments: list[str], value: str, rule: str, fix: str
+) -> None:
+    compare(*arguments, value=value, rule=rule, fix=fix)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("option", ["--backend", "--throughput-backends"])
+def test_triton_without_a_gpu(compare: Refused, option: str) -> None:
+    compare(
+        *(option, "triton", *SPEED),
+        value=f"{option} triton",
+        rule="runs on CUDA GPUs, and this is cpu",
+        fix=f"{option} cpu or dequant works",
+    )
+
+
+def test_a_backend_for_a_folder_without_codes(evaluate: Refused, model: Path) -> None:
+    evaluate(
+        *(model, "--backend", "cpu"),
+        value="awq_bench/codes.safetensors",
+        rule="the codes that an INT4 backend runs",
+        fix="write the folder with `awq-bench quantize`",
+    )
+
+
+def test_damaged_codes(evaluate: Refused, broken: Path) -> None:
+    (broken / "awq_bench").mkdir()
+    (broken / "awq_bench" / "codes.safetensors").write_bytes(b"no such thing")
+    evaluate(
+        *(broken, "--backend", "cpu"),
+        value="awq_bench/codes.safetensors",
+        rule="is damaged",
+        fix="write the folder anew",
+    )
+
+
 TOO_LONG = "longer than the model's context"
 NUMBERS = [
     ("--seqlen", CONTEXT + 1, "--seqlen 65", TOO_LONG, "of 64"),

@@ -1,0 +1,155 @@
+"""Linears that run from their codes: in a comparison, from a folder, and when speed is measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from bench import report
+from bench.compare import Outcome, compare
+from bench.measure import ThroughputSuite
+from bench.quantize import quantize
+from bench.records import Record
+from bench.request import Request, open_model
+from bench.throughput_tables import METRIC
+from kernels.linear import QuantizedLinear
+from quantcore import codes
+
+PERPLEXITY = "evaluation_ppl_32"
+SCHEMA = Path(__file__).parents[2] / "bench" / "record.schema.json"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWQ_BENCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def small(request_for: Request) -> Request:
+    return replace(
+        request_for,
+        methods=("rtn", "awq+clip"),
+        schemes=("int4-g32",),
+        batch_sizes=(1, 2),
+        prompt_lengths=(8,),
+        new_tokens=3,
+        rounds=2,
+    )
+
+
+def value(record: Record) -> float:
+    return float(record.metrics[PERPLEXITY]["value"])
+
+
+def valid(outcome: Outcome) -> None:
+    schema = json.loads(SCHEMA.read_text("utf-8"))
+    for path in (outcome.folder / "records").iterdir():
+        jsonschema.validate(json.loads(path.read_text("utf-8")), schema)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "dequant", "auto"])
+def test_suites_run_on_the_backend_and_the_record_says_so(
+    small: Request, tmp_path: Path, backend: str
+) -> None:
+    exact = compare(small, out=tmp_path / "exact")
+    run = compare(replace(small, backend=backend), out=tmp_path / "run")
+    valid(run)
+    for one, other in zip(exact.records, run.records, strict=True):
+        assert value(one) == pytest.approx(value(other), rel=1e-4)
+        assert one.backends == {}
+        if one.cell.method is None:
+            assert other.cell.id == one.cell.id  # it has no codes: the cell is the same
+        else:
+            assert (other.cell.backend, one.cell.backend) == (backend, None)
+            assert other.cell.id != one.cell.id
+            assert set(other.backends) == {"cpu" if backend == "auto" else backend}
+
+
+def test_what_a_backend_does_not_take_falls_back_with_a_notice(
+    small: Request, tmp_path: Path
+) -> None:
+    run = compare(
+        replace(small, schemes=("int3-g32",), methods=("rtn",), backend="auto"),
+        out=tmp_path / "run",
+    )
+    quantized = run.records[1]
+    assert set(quantized.backends) == {"dequant"}
+    assert quantized.quantization is not None
+    assert any("takes 4 bits, not 3" in one for one in quantized.quantization["notices"])
+
+
+def test_a_folder_runs_from_its_codes(small: Request, tmp_path: Path) -> None:
+    folder = quantize(small, method="gptq", scheme="int4-g32", out=tmp_path / "folder")
+    loaded = open_model(replace(small, model=str(folder)))
+    kept = codes.load(folder)
+    for name, weight in kept.items():
+        linear = loaded.model.get_submodule(name)
+        assert torch.equal(weight.dequantize(), linear.weight.detach()), name
+    request = replace(small, model=str(folder), methods=(), schemes=())
+    exact = compare(request, out=tmp_path / "exact").records[0]
+    run = compare(replace(request, backend="cpu"), out=tmp_path / "run").records[0]
+    assert value(run) == pytest.approx(value(exact), rel=1e-4)
+    assert run.backends == {"cpu": len(kept)}
+
+
+def test_speed_is_measured_on_every_backend_and_quality_on_the_exact_weights(
+    small: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[str, set[type]]] = []
+    real = ThroughputSuite._models
+
+    def seen(self: ThroughputSuite, *args: object) -> object:
+        models, linears = real(self, *args)  # type: ignore[arg-type]
+        for name, model in models.items():
+            kinds = {type(m) for m in model.modules() if isinstance(m, nn.Linear | QuantizedLinear)}
+            ran.append((name, kinds))
+        return models, linears
+
+    monkeypatch.setattr(ThroughputSuite, "_models", seen)
+    request = replace(
+        small,
+        suites=("perplexity", "throughput"),
+        throughput_backends=("cpu", "dequant"),
+        price_per_hour=2.0,
+    )
+    outcome = compare(request, out=tmp_path / "run")
+    valid(outcome)
+    exact = compare(small, out=tmp_path / "exact")
+    assert [value(one) for one in outcome.records] == [value(one) for one in exact.records]
+    both = {nn.Linear, QuantizedLinear}  # the output head is not quantized
+    assert ran == [("unquantized", {nn.Linear})] + 2 * [
+        ("cpu", both),
+        ("dequant", both),
+        ("unquantized", {nn.Linear}),
+    ]
+    base, *quantized = [record.metrics[METRIC] for record in outcome.records]
+    assert base["backends"] == {}
+    assert len(base["unquantized"]["runs"]) == 2 * 2
+    for metric in quantized:
+        assert list(metric["backends"]) == ["cpu", "dequant"]
+        for name, model in metric["backends"].items():
+            assert set(model["linears"]) == {name}
+            assert len(model["runs"]) == 2 * 2
+            assert model["weight_bytes"] < metric["unquantized"]["weight_bytes"]
+    report.write(outcome.records, outcome.folder, price_per_hour=2.0)
+    written = {path.name for path in outcome.folder.iterdir()}
+    assert {"throughput.md", "throughput.csv", "throughput.png", "throughput.svg"} <= written
+    lines = pd.read_csv(outcome.folder / "throughput.csv")
+    assert len(lines) == 2 + 2 * 2 * 2
+    assert set(lines["backend"].dropna()) == {"cpu", "dequant"}
+    assert (lines["modelled_cost_per_million_tokens"] > 0).all()
+    assert "Throughput" in (outcome.folder / "report.md").read_text("utf-8")
+
+
+def test_a_second_run_measures_nothing_again(small: Request, tmp_path: Path) -> None:
+    request = replace(small, suites=("throughput",), methods=("rtn",))
+    first = compare(request, out=tmp_path / "run").records
+    again = compare(request, out=tmp_path / "run").records
+    assert [one.metrics for one in first] == [one.metrics for one in again]
