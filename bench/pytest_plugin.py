@@ -1,0 +1,245 @@
+"""``pytest --benchmark``: kernels, throughput and comparison cells as tests, in any project.
+
+Without ``--benchmark`` nothing of this is collected, and the ``awq_bench`` fixture alone is there.
+With it only benchmark cells run: those of `bench.pytest_cells`, and tests of the project that are
+marked ``awq_bench`` or use the fixture. pytest-benchmark's own options keep working beside it.
+"""
+
+from __future__ import annotations
+
+import io
+import statistics
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from bench.compare import Outcome
+    from bench.request import Request
+    from bench.tables import Grid
+
+_OPTIONS = {
+    "model": "model of the comparison cells: a folder, a hub name, or 'reference'",
+    "methods": "methods, separated by commas",
+    "schemes": "schemes, separated by commas",
+    "suites": "suites, separated by commas",
+    "text": "evaluation text",
+    "backend": "what runs quantized linears",
+}
+_DEFAULTS: dict[str, Any] = {
+    "text": "embedded",
+    "windows": 32,
+    "schemes": ("int4-g128", "int3-g128"),
+    "suites": ("perplexity", "throughput"),
+    "calibration_samples": 32,
+    "batch_sizes": (1,),
+    "prompt_lengths": (128,),
+    "rounds": 3,
+}
+_CELLS = Path(__file__).with_name("pytest_cells.py")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Our options, each with a dash of its own so that none shadows another plugin's."""
+    group = parser.getgroup("awq-bench", "awq-bench: what quantization costs and gives")
+    group.addoption(
+        "--benchmark",
+        action="store_true",
+        help="run benchmark cells, and only those: INT4 kernels, decoding speed, and the "
+        "comparison of quantized models",
+    )
+    for name, about in _OPTIONS.items():
+        group.addoption(f"--awq-{name}", metavar=name.upper(), help=about)
+    group.addoption(
+        "--awq-config",
+        metavar="FILE.toml",
+        help="the same and every other option of `awq-bench compare`, as TOML",
+    )
+    group.addoption(
+        "--awq-out", metavar="DIR", help="folder for records and tables (default: a new one)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the mark, and collect our cells where they are asked for."""
+    config.addinivalue_line("markers", "awq_bench: a benchmark cell; only with --benchmark")
+    if config.getoption("--benchmark"):
+        if not config.pluginmanager.hasplugin("benchmark"):
+            raise pytest.UsageError(
+                "--benchmark takes its times with pytest-benchmark, which is not installed: "
+                "pip install pytest-benchmark"
+            )
+        config.args.append(str(_CELLS))
+        config.stash[_REQUEST] = _request(config)
+
+
+_REQUEST: pytest.StashKey[Request] = pytest.StashKey()
+_TABLES: pytest.StashKey[list[tuple[Path, list[Grid]]]] = pytest.StashKey()
+
+
+_KERNELS: pytest.StashKey[dict[tuple[str, int], dict[str, list[float]]]] = pytest.StashKey()
+
+
+def request_of(config: pytest.Config) -> Request:
+    """What the options ask for."""
+    return config.stash[_REQUEST]
+
+
+def timed_backends(request: Request) -> tuple[str, ...]:
+    """The backends whose speed is measured, as `bench.measure` takes them."""
+    return request.throughput_backends or (request.backend or "auto",)
+
+
+def keep_kernel(
+    config: pytest.Config, dtype: str, tokens: int, kind: str, seconds: list[float]
+) -> None:
+    """Remember a linear's seconds for the table at the end."""
+    kept = config.stash.setdefault(_KERNELS, {})
+    kept.setdefault((dtype, tokens), {})[kind] = seconds
+
+
+def _request(config: pytest.Config) -> Request:
+    from bench.cli import config_values
+    from bench.request import Request
+    from quantcore.errors import InputError
+
+    values: dict[str, Any] = {}
+    path = config.getoption("--awq-config")
+    try:
+        if path is not None:
+            values = config_values(Path(path))
+            values.pop("out", None)  # that of --awq-out counts
+        kinds = {one.name: str(one.type) for one in fields(Request)}
+        for name in _OPTIONS:
+            given = config.getoption(f"--awq-{name}")
+            if given is not None:
+                listed = kinds[name].startswith("tuple")
+                values[name] = tuple(given.split(",")) if listed else given
+    except InputError as error:
+        raise pytest.UsageError(str(error)) from error
+    return Request(**{**_DEFAULTS, **values})
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Cells with ``--benchmark`` and only then; everything else without."""
+    asked = bool(config.getoption("--benchmark"))
+    kept: list[pytest.Item] = []
+    left: list[pytest.Item] = []
+    for item in items:
+        fixtures: Sequence[str] = getattr(item, "fixturenames", ())
+        cell = item.get_closest_marker("awq_bench") is not None or "awq_bench" in fixtures
+        (kept if cell == asked else left).append(item)
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept
+
+
+class AwqBench:
+    """What the ``awq_bench`` fixture gives: comparisons from a test, with the tables at the end."""
+
+    def __init__(self, config: pytest.Config, folder: Path) -> None:
+        """Write below ``folder``."""
+        self._config, self._folder = config, folder
+        self._count = 0
+
+    def compare(self, model: str | None = None, **options: Any) -> Outcome:
+        """Run a comparison.
+
+        Args:
+            model: a folder, a hub name, or ``reference``; default that of ``--awq-model``.
+            options: fields of `bench.request.Request`; the others are those of the command line.
+
+        Raises:
+            InputError: anything about the request that cannot work.
+        """
+        from bench.compare import compare
+
+        request = replace(request_of(self._config), **options)
+        if model is not None:
+            request = replace(request, model=model)
+        self._count += 1
+        outcome = compare(request, out=self._folder / f"compare-{self._count}")
+        _keep(self._config, outcome)
+        return outcome
+
+
+@pytest.fixture
+def awq_bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AwqBench:
+    """Compare models from a test: ``awq_bench.compare("./my-model", methods=("awq",))``."""
+    return AwqBench(request.config, tmp_path_factory.mktemp("awq-bench"))
+
+
+@pytest.fixture(scope="session")
+def awq_bench_cells(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The comparison that the options ask for, begun once; its cells are measured one by one."""
+    from bench.compare import begin
+
+    out = request.config.getoption("--awq-out")
+    comparison = begin(request_of(request.config), out=Path(out) if out else None)
+    yield comparison
+    if not comparison.pending:
+        _keep(request.config, comparison.finish())
+
+
+def _keep(config: pytest.Config, outcome: Outcome) -> None:
+    """Write a comparison's tables, and print them at the end."""
+    from bench import report
+
+    layouts = report.write(outcome.records, outcome.folder)
+    config.stash.setdefault(_TABLES, []).append((outcome.folder, layouts))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Kernels by tokens, and the tables of every comparison that ran."""
+    layouts: list[tuple[str, list[Grid]]] = []
+    kernels = config.stash.get(_KERNELS, {})
+    if kernels:
+        layouts.append(("awq-bench: kernels", [_kernel_table(kernels)]))
+    for folder, tables in config.stash.get(_TABLES, []):
+        layouts.append((f"awq-bench: {folder}", tables))
+    if not layouts:
+        return
+    from rich.console import Console
+
+    from bench.cli import print_table
+
+    for title, tables in layouts:
+        terminalreporter.section(title)
+        for layout in tables:
+            text = io.StringIO()
+            print_table(Console(file=text, width=120), layout)
+            terminalreporter.write("\n".join(map(str.rstrip, text.getvalue().splitlines())) + "\n")
+
+
+def _kernel_table(kernels: dict[tuple[str, int], dict[str, list[float]]]) -> Grid:
+    """Dtypes down, tokens across: milliseconds of both kinds, and how much faster INT4 is."""
+    from bench.pytest_cells import KERNEL_SHAPE
+    from bench.tables import Entry, Grid
+
+    dtypes = list(dict.fromkeys(dtype for dtype, _ in kernels))
+    tokens = list(dict.fromkeys(tokens for _, tokens in kernels))
+    body = []
+    for dtype in dtypes:
+        entries = []
+        for count in tokens:
+            found = {k: statistics.median(v) for k, v in kernels.get((dtype, count), {}).items()}
+            lines = [f"{kind} {1e3 * seconds:.2f} ms" for kind, seconds in found.items()]
+            if len(found) == 2:
+                plain, quantized = found["unquantized"], found["int4-g128"]
+                lines.insert(0, f"x{plain / quantized:.2f}")
+            entries.append(Entry(lines=tuple(lines)))
+        body.append((dtype, entries))
+    return Grid(
+        title=f"INT4 linears, {KERNEL_SHAPE}",
+        header=[Entry(lines=("tokens",)), *(Entry(lines=(str(count),)) for count in tokens)],
+        body=body,
+        notes=[
+            "Medians of 12 calls each on copies that exceed the caches. x: the unquantized "
+            "linear's seconds over INT4's; they did not take turns (python -m bench.speed kernels "
+            "has them so, with ranges)."
+        ],
+    )

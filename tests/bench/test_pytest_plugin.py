@@ -1,0 +1,108 @@
+"""``pytest --benchmark`` in a project of somebody else, as its user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pytest_benchmark")
+
+PROJECT = """
+import pytest
+
+def test_of_the_project():
+    assert True
+
+def test_quality(awq_bench):
+    outcome = awq_bench.compare(methods=("rtn",), schemes=("int4-g128",), suites=("perplexity",))
+    base, quantized = outcome.records
+    name = "embedded_ppl_256@2"
+    assert quantized.metrics[name]["value"] > base.metrics[name]["value"]
+"""
+CONFIG = """
+methods = ["rtn"]
+schemes = ["int4-g128"]
+suites = ["perplexity", "throughput"]
+windows = 2
+prompt-lengths = [16]
+new-tokens = 4
+rounds = 2
+"""
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "AWQ_BENCH_CACHE": str(folder / "cache")},
+        check=False,
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "test_mine.py").write_text(PROJECT, "utf-8")
+    (tmp_path / "cells.toml").write_text(CONFIG, "utf-8")
+    return tmp_path
+
+
+def test_without_it_only_the_projects_own_tests_run(project: Path) -> None:
+    done = run(project, "-q")
+    assert done.returncode == 0, done.stdout
+    assert "1 passed, 1 deselected" in done.stdout
+
+
+@pytest.mark.slow
+def test_with_it_the_cells_run_and_the_tables_follow(project: Path) -> None:
+    done = run(
+        project,
+        "--benchmark",
+        "-v",
+        "-k",
+        "not kernel",
+        "--awq-config=cells.toml",
+        "--awq-out=out",
+        "--benchmark-json=speed.json",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in (
+        "reference-rtn-int4-g128-perplexity",
+        "reference-unquantized-perplexity",
+        "test_decode[reference-rtn-int4-g128-auto]",
+        "test_mine.py::test_quality",
+    ):
+        assert f"{name}] PASSED" in done.stdout or f"{name} PASSED" in done.stdout, done.stdout
+    assert "test_of_the_project" not in done.stdout
+    assert "embedded_ppl_256@2, lower is better" in done.stdout
+    assert "reference: throughput" in done.stdout
+    names = sorted(path.name for path in (project / "out" / "records").iterdir())
+    assert names == ["rtn_int4-g128.json", "unquantized.json"]
+    timed = json.loads((project / "speed.json").read_text("utf-8"))["benchmarks"]
+    record = json.loads((project / "out/records/rtn_int4-g128.json").read_text("utf-8"))
+    runs = record["metrics"]["throughput_decode_tokens_per_s"]["backends"]["auto"]["runs"]
+    steps = [step for one in runs for step in one["step_s"]]
+    found = next(one for one in timed if one["name"] == "test_decode[reference-rtn-int4-g128-auto]")
+    assert found["stats"]["rounds"] == len(steps)
+    assert found["stats"]["mean"] == pytest.approx(sum(steps) / len(steps))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--awq-config=none.toml"], "--config none.toml cannot be read"),
+        (["--awq-config=bad.toml"], "unknown key 'metods'"),
+        (["--awq-schemes=int5"], "unknown scheme 'int5'"),
+    ],
+)
+def test_bad_options_are_named(project: Path, arguments: list[str], said: str) -> None:
+    (project / "bad.toml").write_text('metods = ["rtn"]\n', "utf-8")
+    done = run(project, "--benchmark", "-q", "-k", "perplexity", *arguments)
+    assert done.returncode != 0
+    assert said in done.stdout + done.stderr
