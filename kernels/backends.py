@@ -54,7 +54,7 @@ def backend(name: str) -> Backend:
 
 
 def choose(name: str, place: Place, *, option: str = "--backend") -> tuple[str, str | None]:
-    """The backend's name there, and a notice where ``auto`` had to fall back.
+    """The backend's name there, and a notice where something slower than could be runs.
 
     Args:
         name: of `NAMES`.
@@ -71,8 +71,18 @@ def choose(name: str, place: Place, *, option: str = "--backend") -> tuple[str, 
         asked = "triton" if place.device.type == "cuda" else "cpu"
     reason = backend(asked).reason_against(place)
     if reason is None:
-        return asked, None
+        return asked, _without_native() if asked == "cpu" else None
     if name == "auto":
         return "dequant", f"backend {asked}: {reason}; dequantized at every call instead"
     others = [n for n in _MODULES if n != name and backend(n).reason_against(place) is None]
     raise InputError(f"{option} {name}: {reason}; here {option} {' or '.join(others)} works")
+
+
+def _without_native() -> str | None:
+    """What a user of backend cpu should know where the fastest of its ways is not there."""
+    from kernels import native
+
+    found = native.load()
+    if isinstance(found, native.Native):
+        return None
+    return f"backend cpu: no native kernel ({found.reason}); PyTorch's own ways run them"

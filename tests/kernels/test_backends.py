@@ -285,3 +285,13 @@ def test_auto_falls_back_and_says_so() -> None:
     assert name == "dequant"
     assert notice is not None
     assert "int3-g32" in notice
+
+
+def test_a_cpu_without_the_native_kernel_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = place_of(random_weight(48, 64, "int4-g32"))
+    assert backends.choose("cpu", place) == ("cpu", None)
+    monkeypatch.setattr(native, "load", lambda: native.Missing(reason="there is no compiler"))
+    name, notice = backends.choose("auto", place)
+    assert name == "cpu"
+    assert notice is not None
+    assert "no native kernel (there is no compiler)" in notice
