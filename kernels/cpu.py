@@ -78,8 +78,10 @@ def ways(place: Place) -> list[str]:
 
 def pack(weight: QuantizedWeight, place: Place) -> dict[str, Tensor]:
     """The layouts of all ways that are fastest for some number of tokens."""
-    table = table_for(place)
-    layouts = {_LAYOUT[min(row, key=row.__getitem__)] for row in table.values()}
+    running, table = ways(place), table_for(place)
+    layouts = {
+        _LAYOUT[min(running, key=lambda one: row.get(one, math.inf))] for row in table.values()
+    }
     return {
         f"{layout}_{name}": tensor
         for layout in sorted(layouts)
@@ -197,7 +199,8 @@ def _way(
     place = _place(dtype, scheme, outputs, inputs)
     row = table_for(place)[tokens]
     held = {name.partition("_")[0] for name in names.split(",")}
-    return min((one for one in row if _LAYOUT[one] in held), key=row.__getitem__), place
+    running = [one for one in ways(place) if _LAYOUT[one] in held]
+    return min(running, key=lambda one: row.get(one, math.inf)), place
 
 
 @cache

@@ -11,6 +11,7 @@ import torch
 
 from kernels import cpu, native, triton_w4a16, tune
 from kernels.layout import TiledWeight
+from kernels.linear import QuantizedLinear
 from kernels.place import Place
 from quantcore.errors import InputError
 from quantcore.grid import quantize
@@ -91,6 +92,24 @@ def weight(outputs: int, inputs: int) -> TiledWeight:
     return TiledWeight(
         codes=empty, grid=empty, out_features=outputs, in_features=inputs, group_size=128
     )
+
+
+def test_a_way_that_won_elsewhere_is_not_taken_where_it_does_not_run() -> None:
+    """One table serves all inputs of a size; PyTorch's product takes few sizes of one group."""
+    layer = QuantizedLinear(
+        quantize(torch.randn(40, 96), QuantScheme.parse("int4-channel")),
+        None,
+        backend="cpu",
+        dtype=torch.bfloat16,
+    )
+    place = layer._at
+    assert "aten" not in cpu.ways(place)
+    won = {way: 1.0 if way == "aten" else 2.0 for way in cpu.WAYS}
+    cpu._measured[cpu._key(place)] = dict.fromkeys(cpu.TOKENS, won)
+    layer._hold(layer.quantized())
+    x = torch.randn(3, 96).bfloat16()
+    expected = x.float() @ layer.quantized().dequantize().T
+    assert torch.allclose(layer(x).float(), expected, rtol=0.05, atol=0.2)
 
 
 class TestTunedPlans:
