@@ -206,6 +206,7 @@ class Workbench:
             for suite in timed:
                 suite.prepare(self.loaded, self.say)
             weights = codes.load(self.loaded.folder)
+            codes.check(weights, self.loaded.model, self.loaded.folder)
         if cell.backend is not None:
             notices = result["quantization"]["notices"] if "quantization" in result else []
             result["backends"] = self._install(label, weights, cell.backend, notices)

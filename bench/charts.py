@@ -230,7 +230,7 @@ def _speed_line(axes: Any, label: str, found: Sequence[Speed], place: int) -> No
             markerfacecolor=color if marker == "o" else "white",
         )  # fmt: skip
     crossing = crossover(tokens, ratios)
-    if crossing is not None and crossing > tokens[0]:
+    if crossing is not None and ratios[0] >= 1:
         axes.axvline(crossing, color=color, linestyle=":", linewidth=1)
         axes.annotate(
             f"slower from {crossing:.0f}", (crossing, 1), (3, 4 + 9 * place),

@@ -50,6 +50,8 @@ start here:
 
 environment:
   AWQ_BENCH_DATA    default of --data-dir
+  AWQ_BENCH_CACHE   where the native kernel and its timings are kept
+  AWQ_BENCH_NATIVE=0  do without the native kernel
   HF_HUB_OFFLINE=1  ask no hub: only local folders and what its cache holds
 """
 
@@ -81,6 +83,7 @@ what comes out, in the folder of --out:
   table.md, table.csv, .json    the table, for people and for programs
   perplexity_SCHEME.png, .svg   the chart, of INT4-g128 or else the first scheme
   tasks.md, tasks.csv, .json    divergence and accuracy by suite, if asked for
+  throughput.md, .csv, .png     speed, latency and memory, if asked for
   tasks_SCHEME.png, .svg        their changes, for each scheme that ran tasks
   records/METHOD_SCHEME.json    each cell, with every window and every answer
   comparison.json               what was asked for
@@ -517,13 +520,17 @@ def _throughput(parser: argparse.ArgumentParser) -> None:
         help="tokens of a prompt (default: 128,512)",
     )
     group.add_argument(
-        "--new-tokens", type=int, metavar="N", help="tokens written after it (default: 32)"
+        "--new-tokens",
+        type=int,
+        metavar="N",
+        help="tokens written after it, 2 or more (default: 32)",
     )
     group.add_argument(
         "--rounds",
         type=int,
         metavar="N",
-        help="runs of each kind, alternating with the unquantized model (default: 5)",
+        help="runs of each kind, in turn with the unquantized model; 2 or more, and 5 for "
+        "intervals (default: 5)",
     )
     group.add_argument(
         "--price-per-hour",

@@ -23,7 +23,7 @@ from bench.request import (
     open_model,
 )
 from bench.run_folder import RunFolder
-from kernels import backends
+from kernels import backends, cpu
 from kernels.place import Place
 from quantcore import codes
 from quantcore.calibration import stats_bytes
@@ -172,6 +172,10 @@ def begin(
             backend=request.backend if method is not None or not methods else None,
         )
 
+    timed = [suite for suite in suites if isinstance(suite, measure.ThroughputSuite)]
+    asked = [name for suite in timed for name in suite.backends]
+    asked += [request.backend] if request.backend is not None else []
+    _time_ways(loaded, structure, schemes, asked, say)
     plan: list[Entry] = [(cell(None, None), None, None)]
     plan += [(cell(m, s), m, s) for s in schemes for m in methods]
     # Where statistics would go is checked before anything is written.
@@ -213,7 +217,7 @@ def _check_backends(request: Request, loaded: LoadedModel, schemes: Sequence[Qua
     """Refuse a backend that does not run here, before any work."""
     named = _named_backends(request)
     if named and not schemes:
-        codes.load(loaded.folder)
+        codes.check(codes.load(loaded.folder), loaded.model, loaded.folder)
     for scheme in schemes:
         width = scheme.group_size or 128
         place = Place(
@@ -225,6 +229,41 @@ def _check_backends(request: Request, loaded: LoadedModel, schemes: Sequence[Qua
         )
         for option, name in named:
             backends.choose(name, place, option=option)
+
+
+def _time_ways(
+    loaded: LoadedModel,
+    structure: Structure,
+    schemes: Sequence[QuantScheme],
+    asked: Sequence[str],
+    say: Reporter,
+) -> None:
+    """Let `kernels.cpu` measure what it will ask for, once a machine, with a bar."""
+    if loaded.device.type != "cpu" or not {"auto", "cpu"} & set(asked):
+        return
+    places = {
+        cpu.key(place): place
+        for scheme in schemes
+        for block in structure.blocks
+        for name in block.matrices
+        for outputs, inputs in [block.weight(name).shape]
+        for place in [
+            Place(
+                device=loaded.device,
+                dtype=loaded.dtype,
+                scheme=scheme,
+                out_features=outputs,
+                in_features=inputs,
+            )
+        ]
+        if cpu.reason_against(place) is None
+    }
+    unknown = [place for place in places.values() if not cpu.known(place)]
+    if unknown:
+        with say.stage("time INT4 on this processor, once", len(unknown)) as done:
+            for place in unknown:
+                cpu.table_for(place)
+                done(1)
 
 
 def _refuse_repeated(kind: str, names: Sequence[str]) -> None:
@@ -292,6 +331,8 @@ def _announce(
     about = [f"about {estimate.in_words(sum(parts.values()))} ({detail})"] if detail else []
     if any(isinstance(suite, measure.TasksSuite) for suite in suites):
         about.append("that of the tasks is known after the first cell")
+    if any(isinstance(suite, measure.ThroughputSuite) for suite in suites):
+        about.append("throughput comes on top, with a bar of its own")
     say.say(f"  time         {'; '.join(about)}")
     kept = f"{size(statistics)} of statistics on disk" if cache else "records only on disk"
     say.say(f"  memory       about {size(memory)} for weights and statistics; {kept}")

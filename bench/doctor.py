@@ -90,7 +90,10 @@ def _native() -> Finding:
         detail = f"our native kernel, built for {native.LEVELS[found.level]}"
     else:
         detail = f"{found.reason}; INT4 runs on PyTorch's own product and dequantization"
-    return Finding(name="INT4 on the CPU", there=isinstance(found, native.Native), detail=detail)
+    there = isinstance(found, native.Native) or hasattr(
+        torch.ops.aten, "_weight_int4pack_mm_for_cpu"
+    )
+    return Finding(name="INT4 on the CPU", there=there, detail=detail)
 
 
 def _triton() -> Finding:

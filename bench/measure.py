@@ -386,6 +386,9 @@ def check(request: Request) -> None:
         values = getattr(request, name)
         least = {"new_tokens": 2, "rounds": 2}.get(name, 1)
         values = values if isinstance(values, tuple) else (values,)
+        if len(set(values)) < len(values):
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} {','.join(map(str, values))}: name each number once")
         if not values or min(values) < least:
             raise InputError(
                 f"--{name.replace('_', '-')} {','.join(map(str, values))}: must be at least {least}"

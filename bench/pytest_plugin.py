@@ -1,8 +1,8 @@
 """``pytest --benchmark``: kernels, throughput and comparison cells as tests, in any project.
 
 Without ``--benchmark`` nothing of this is collected, and the ``awq_bench`` fixture alone is there.
-With it only benchmark cells run: those of `bench.pytest_cells`, and tests of the project that are
-marked ``awq_bench`` or use the fixture. pytest-benchmark's own options keep working beside it.
+With it only benchmarks run: the cells of `bench.pytest_benchmarks`, and tests of the project that
+are marked ``awq_bench``, use that fixture, or pytest-benchmark's, whose options keep working.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _DEFAULTS: dict[str, Any] = {
     "calibration_samples": 32,
     "batch_sizes": (1,),
     "prompt_lengths": (128,),
-    "rounds": 3,
+    "rounds": 5,
 }
-_CELLS = Path(__file__).with_name("pytest_cells.py")
+_CELLS = Path(__file__).with_name("pytest_benchmarks.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -103,9 +103,11 @@ def keep_kernel(
 
 
 def _request(config: pytest.Config) -> Request:
+    from bench import measure, registry
     from bench.cli import config_values
     from bench.request import Request
     from quantcore.errors import InputError
+    from quantcore.scheme import QuantScheme
 
     values: dict[str, Any] = {}
     path = config.getoption("--awq-config")
@@ -119,20 +121,30 @@ def _request(config: pytest.Config) -> Request:
             if given is not None:
                 listed = kinds[name].startswith("tuple")
                 values[name] = tuple(given.split(",")) if listed else given
+        request = Request(**{**_DEFAULTS, **values})
+        measure.check(request)
+        for method in request.methods:
+            registry.method(method)
+        for scheme in request.schemes:
+            QuantScheme.parse(scheme)
     except InputError as error:
-        raise pytest.UsageError(str(error)) from error
-    return Request(**{**_DEFAULTS, **values})
+        raise pytest.UsageError(f"awq-bench: {error}") from error
+    return request
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Cells with ``--benchmark`` and only then; everything else without."""
+    """Without ``--benchmark`` no cell of ours; with it only benchmarks, a project's own as well."""
     asked = bool(config.getoption("--benchmark"))
     kept: list[pytest.Item] = []
     left: list[pytest.Item] = []
     for item in items:
         fixtures: Sequence[str] = getattr(item, "fixturenames", ())
-        cell = item.get_closest_marker("awq_bench") is not None or "awq_bench" in fixtures
-        (kept if cell == asked else left).append(item)
+        ours = item.get_closest_marker("awq_bench") is not None or "awq_bench" in fixtures
+        if asked:
+            empty = ours and "NOTSET" in item.name  # nothing of this kind was asked for
+            (kept if (ours or "benchmark" in fixtures) and not empty else left).append(item)
+        else:
+            (left if ours else kept).append(item)
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = kept
@@ -177,9 +189,13 @@ def awq_bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 def awq_bench_cells(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The comparison that the options ask for, begun once; its cells are measured one by one."""
     from bench.compare import begin
+    from quantcore.errors import InputError
 
     out = request.config.getoption("--awq-out")
-    comparison = begin(request_of(request.config), out=Path(out) if out else None)
+    try:
+        comparison = begin(request_of(request.config), out=Path(out) if out else None)
+    except InputError as error:  # the same for every cell: said once
+        pytest.exit(f"awq-bench: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
     yield comparison
     if not comparison.pending:
         _keep(request.config, comparison.finish())
@@ -217,7 +233,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 def _kernel_table(kernels: dict[tuple[str, int], dict[str, list[float]]]) -> Grid:
     """Dtypes down, tokens across: milliseconds of both kinds, and how much faster INT4 is."""
-    from bench.pytest_cells import KERNEL_SHAPE
+    from bench.pytest_benchmarks import KERNEL_SHAPE
     from bench.tables import Entry, Grid
 
     dtypes = list(dict.fromkeys(dtype for dtype, _ in kernels))

@@ -96,7 +96,7 @@ def _report(
     lines = [f"# Quantization of {first.model_name}", ""]
     lines += [tables.markdown(layout) for layout in layouts]
     lines += [f"![{path.stem}]({path.name})\n" for path in chart if path.suffix == ".png"]
-    lines += ["## Protocol", "", *_protocol(first), ""]
+    lines += ["## Protocol", "", *_protocol(first, records), ""]
     lines += [
         "## Provenance",
         "",
@@ -115,7 +115,7 @@ def _report(
     return "\n".join(lines) + "\n"
 
 
-def _protocol(first: Record) -> list[str]:
+def _protocol(first: Record, records: Sequence[Record]) -> list[str]:
     """What decides the numbers, suite by suite."""
     lines = []
     for name, suite in first.cell.suites.items():
@@ -150,8 +150,11 @@ def _protocol(first: Record) -> list[str]:
                 f"{'with' if suite['chat_template'] else 'without'} chat template, greedy; items "
                 f"sha256 `{suite['items_sha256']}`."
             )
-    lines.append(
-        "- Quantized models are evaluated with exactly the weights that a packed checkpoint "
-        "decodes to; scales are rounded to their storage dtype before codes are computed."
+    how = (
+        "Quantized models are evaluated with exactly the weights that a packed checkpoint decodes "
+        "to"
     )
+    if text := tables.ran_on(records):
+        how = f"{text[:-1]}; docs/kernels.md says what each rounds"
+    lines.append(f"- {how}; scales are rounded to their storage dtype before codes are computed.")
     return lines

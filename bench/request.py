@@ -104,18 +104,19 @@ def open_model(request: Request) -> LoadedModel:
             f"--revision {request.revision}: {request.model} is local and has no revisions; "
             "leave it out"
         )
-    name = request.model + _quantized_by_us(folder)
+    name = request.model + _quantized_by_us(folder, request.backend)
     return load(name, folder=folder, dtype=dtype, device=torch.device(device))
 
 
-def _quantized_by_us(folder: Path) -> str:
+def _quantized_by_us(folder: Path, backend: str | None) -> str:
     """`` (AWQ INT4-g128, dequantized)`` for a folder that ``quantize`` wrote, else nothing."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
         label, scheme = METHODS[manifest["method"]].label, str(manifest["scheme"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-    return f" ({label} {scheme.replace('int', 'INT')}, dequantized)"
+    how = "dequantized" if backend is None else "from its codes"
+    return f" ({label} {scheme.replace('int', 'INT')}, {how})"
 
 
 def choose_text(request: Request, say: Reporter) -> texts.Text:

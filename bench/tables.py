@@ -44,7 +44,8 @@ class Row:
         """``FP32``, ``AWQ + clip``."""
         cell = self.record.cell
         if cell.method is None:
-            return DTYPE_LABELS.get(cell.dtype, cell.dtype)
+            own = DTYPE_LABELS.get(cell.dtype, cell.dtype)
+            return f"codes, {own}" if self.record.backends else own
         return METHODS[cell.method].label
 
     @property
@@ -188,7 +189,7 @@ def grid(table: Sequence[Row]) -> Grid:
 
 def _notes(table: Sequence[Row], base: Row) -> list[str]:
     """What a reader has to know to read the table right."""
-    notes = []
+    notes = [text] if (text := ran_on([row.record for row in table])) else []
     metric = base.record.metrics.get(base.metric)
     if metric:
         notes.append(
@@ -295,3 +296,16 @@ def markdown(layout: Grid) -> str:
         *(f"- {note}" for note in layout.notes),
     ]
     return "\n".join(lines) + "\n"
+
+
+def ran_on(records: Sequence[Record]) -> str:
+    """What ran the quantized linears, in a sentence; empty where they were dequantized."""
+    counts: dict[str, int] = {}
+    for record in records:
+        for name, count in record.backends.items():
+            counts[name] = counts.get(name, 0) + count
+    asked = next((record.cell.backend for record in records if record.backends), None)
+    if asked is None:
+        return ""
+    ran = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    return f"Quantized linears ran from their codes on backend {asked} (linears by backend: {ran})."

@@ -13,7 +13,7 @@ from bench.paired import Comparison, Estimate, accuracy, adjust, compare, langua
 from bench.records import Record
 from bench.registry import METHODS
 from bench.statistics import mean
-from bench.tables import DTYPE_LABELS, Entry, Grid
+from bench.tables import DTYPE_LABELS, Entry, Grid, ran_on
 from quantcore.errors import InputError
 from suites.harness import FACETS
 
@@ -241,7 +241,7 @@ def _notes(across: Sequence[Record], found: Sequence[Result]) -> list[str]:
         shared = f" from {clusters} sources" if clusters < metric["items"] else ""
         standard = ", standard sets" if protocol["source"] == "standard" else ""
         asked.append(f"{suite} {metric['items']}{part}{shared}{standard}")
-    notes = []
+    notes = [text] if (text := ran_on(across)) else []
     if asked:
         drawn = any(" of " in line for line in asked)
         seed = f", drawn by seed {base.cell.seed}" if drawn else ""

@@ -21,6 +21,7 @@ from suites.throughput import quantiles
 
 METRIC = "throughput_decode_tokens_per_s"
 _SMALL_BYTES = 2**26
+_FEW_PAIRS = 5  # a bootstrap of fewer only repeats the smallest and the largest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,8 @@ class Speed:
     decode_ratio: Interval | None
     """Decoding speed over the unquantized model's, neighbours in time paired; None for itself."""
     prefill_ratio: Interval | None
+    base_tokens_per_s: float | None
+    """Median decoding speed of the unquantized model in the runs between."""
     model: Mapping[str, Any]
     """What the record says of the model that ran."""
 
@@ -116,8 +119,16 @@ def _speed(
         token_s=quantiles([step for run in runs for step in run["step_s"]]),
         decode_ratio=ratio([decode(r) for r in runs], [decode(r) for r in base]),
         prefill_ratio=ratio([r["first_token_s"] for r in base], first) if base else None,
+        base_tokens_per_s=statistics.median(map(decode, base)) if base else None,
         model=model,
     )
+
+
+def _times(ratio: Interval) -> str:
+    """``x1.31 [1.20, 1.42]``; of few pairs no interval."""
+    if ratio.windows < _FEW_PAIRS:
+        return f"x{ratio.estimate:.2f}"
+    return f"x{ratio.estimate:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
 
 
 def long_table(found: Sequence[Speed], price_per_hour: float | None = None) -> pd.DataFrame:
@@ -174,15 +185,14 @@ def grid(found: Sequence[Speed], price_per_hour: float | None = None) -> Grid:
             one = at[(*row, *case)]
             lines = [f"{one.decode_tokens_per_s:,.1f}"]
             if one.decode_ratio is not None:
-                low, high = one.decode_ratio.low, one.decode_ratio.high
-                lines.append(f"x{one.decode_ratio.estimate:.2f} [{low:.2f}, {high:.2f}]")
+                lines.append(f"{_times(one.decode_ratio)} of {one.base_tokens_per_s:,.1f}")
             lines.append(
                 f"token {1e3 * one.token_s['p50']:.1f} / {1e3 * one.token_s['p95']:.1f} / "
                 f"{1e3 * one.token_s['p99']:.1f} ms"
             )
             lines.append(f"first {1e3 * one.first_token_s['p50']:.0f} ms")
             if one.prefill_ratio is not None:
-                lines[-1] += f" (x{one.prefill_ratio.estimate:.2f})"
+                lines[-1] += f", {_times(one.prefill_ratio)}"
             if price_per_hour is not None:
                 lines.append(f"{_cost(one, price_per_hour):,.2f} per million")
             entries.append(Entry(lines=tuple(lines)))
@@ -212,7 +222,9 @@ def _notes(found: Sequence[Speed], price_per_hour: float | None) -> list[str]:
     rates = record.metrics[METRIC]["rates"]
     notes = [
         f"Measured on {device}. {rounds} runs of each kind after one to warm up; medians. x: speed "
-        f"over {base}'s in alternating runs, with its 95 % interval over pairs.",
+        f"over {base}'s in runs that took turns with these, whose median stands behind it (a row "
+        f"of {base} is a run of its own): geometric mean over pairs"
+        + (", with its 95 % interval." if rounds >= _FEW_PAIRS else ", too few for an interval."),
         "token: seconds of a further token, p50 / p95 / p99. first: median seconds to the first "
         "token. Random token ids, greedy. peak: weights and the most that a run took besides.",
     ]

@@ -14,7 +14,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -46,6 +46,8 @@ _DECODED_BYTES = 2**23  # of a chunk's weights
 _CHUNK_NUMBERS, _ALIGNED = 2**20, 64  # of a chunk's weights; its outputs are a multiple
 _MOST_TOGETHER = 8
 _LARGE_TOKENS = 512
+_WORTH_HOLDING = 1.5
+"""How many times faster a second layout must be somewhere to be held beside the first."""
 _ROTATED_BYTES = 2**26  # of 4-bit weights, more than caches hold
 _VERSION = 1  # of the file
 
@@ -77,16 +79,43 @@ def ways(place: Place) -> list[str]:
 
 
 def pack(weight: QuantizedWeight, place: Place) -> dict[str, Tensor]:
-    """The layouts of all ways that are fastest for some number of tokens."""
-    running, table = ways(place), table_for(place)
-    layouts = {
-        _LAYOUT[min(running, key=lambda one: row.get(one, math.inf))] for row in table.values()
-    }
+    """The layout that is best over all numbers of tokens, and others where they are worth it."""
     return {
         f"{layout}_{name}": tensor
-        for layout in sorted(layouts)
+        for layout in layouts_worth_holding(ways(place), table_for(place))
         for name, tensor in _pack(layout, weight, place).items()
     }
+
+
+def layouts_worth_holding(running: Sequence[str], table: Table) -> list[str]:
+    """One layout, unless another is so much faster somewhere that it is worth the memory.
+
+    Args:
+        running: ways that run there.
+        table: seconds of each way, by tokens.
+    """
+    layouts = dict.fromkeys(_LAYOUT[way] for way in running)
+
+    def seconds(layout: str, tokens: int) -> float:
+        row = table[tokens]
+        return min(row.get(way, math.inf) for way in running if _LAYOUT[way] == layout)
+
+    def overall(layout: str) -> float:
+        fastest = {m: min(seconds(one, m) for one in layouts) for m in table}
+        return sum(math.log(min(100.0, seconds(layout, m) / fastest[m])) for m in table)
+
+    first, *others = sorted(layouts, key=overall)
+    held = [first]
+    for layout in others:
+        if any(
+            seconds(layout, m) * _WORTH_HOLDING < min(seconds(one, m) for one in held)
+            for m in table
+        ):
+            held.append(layout)
+    # PyTorch's layout depends on the processor, and rounds scales: saving and moving need another.
+    if held == ["aten"]:
+        held.append("columns")
+    return held
 
 
 def _pack(layout: str, weight: QuantizedWeight, place: Place) -> dict[str, Tensor]:
@@ -107,9 +136,6 @@ def _pack_aten(weight: QuantizedWeight, place: Place) -> dict[str, Tensor]:
     return {
         "codes": torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1),
         "grid": dequant.as_bits(grid),
-        # The layout depends on the processor, and scales were rounded: the exact weight is kept
-        # as well, for saving and moving.
-        **{f"exact_{name}": one for name, one in dequant.pack(weight, place).items()},
     }
 
 
@@ -156,10 +182,7 @@ def unpack(packed: Mapping[str, Tensor], place: Place) -> QuantizedWeight:
     if "native_codes" in packed:
         shape = (place.out_features, place.in_features)
         return native.unpack(_part("native", packed), place.scheme, shape)
-    if "columns_codes" in packed:
-        return _unpack_columns(_part("columns", packed), place)
-    exact = {name.removeprefix("aten_exact_"): one for name, one in packed.items()}
-    return dequant.unpack(exact, place)
+    return _unpack_columns(_part("columns", packed), place)
 
 
 def _part(layout: str, packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -332,12 +355,20 @@ def _chunked(x: Tensor, packed: Mapping[str, Tensor], bias: Tensor | None, place
 _measured: dict[str, Table] = {}
 
 
+def known(place: Place) -> bool:
+    """Whether `table_for` answers without measuring."""
+    name = key(place)
+    if name not in _measured and (found := _read(name)):
+        _measured[name] = found
+    return name in _measured
+
+
 def table_for(place: Place) -> Table:
     """Seconds of every way that runs there, by tokens: from memory, the file, or measured now."""
-    key = _key(place)
-    if key not in _measured:
-        _measured[key] = _read(key) or _measure(key, place)
-    return _measured[key]
+    name = key(place)
+    if name not in _measured:
+        _measured[name] = _read(name) or _measure(name, place)
+    return _measured[name]
 
 
 def _size_class(place: Place) -> int:
@@ -345,7 +376,8 @@ def _size_class(place: Place) -> int:
     return min(12, max(6, round(math.log(place.out_features * place.in_features, 4))))
 
 
-def _key(place: Place) -> str:
+def key(place: Place) -> str:
+    """What layers share a table: dtype, group size, class of size, threads."""
     group = place.scheme.group_of(place.in_features)
     size = "channel" if group == place.in_features else f"g{group}"
     dtype = str(place.dtype).removeprefix("torch.")

@@ -25,7 +25,7 @@ class QuantizedLinear(nn.Module):
     the model's dtype leaves alone. ``state_dict`` has it in one plain layout (``codes`` uint8, two
     to a byte where they are of 4 bits, ``scales``, ``zeros``), so that a state saved on one device
     loads on any other. A move to a device, or to a dtype of activations, that another backend runs
-    packs it anew.
+    packs it anew. ``notice`` says where something slower than could be runs. It has no gradients.
     """
 
     bias: Tensor | None
@@ -49,6 +49,12 @@ class QuantizedLinear(nn.Module):
         """
         super().__init__()
         self.out_features, self.in_features = weight.codes.shape
+        if not dtype.is_floating_point:
+            raise InputError(f"activations of {dtype}: give a floating dtype, such as bfloat16")
+        if bias is not None and bias.shape != (self.out_features,):
+            raise InputError(
+                f"a bias of {list(bias.shape)} for {self.out_features} outputs: give one for each"
+            )
         self.scheme, self.asked = weight.scheme, backend
         device = weight.codes.device
         # Its dtype is that of the activations, whatever the model is converted to.
@@ -98,16 +104,26 @@ class QuantizedLinear(nn.Module):
         held = [*self._held.values(), self.order, self.input_scales]
         return sum(one.numel() * one.element_size() for one in held if one is not None)
 
+    @property
+    def read_bytes(self) -> int:
+        """Bytes that a product has to read: codes, scales and zero points, once, and the bias."""
+        weight = self.scheme.stored_bits(self.out_features, self.in_features) // 8
+        beside = [self.bias, self.order, self.input_scales]
+        return weight + sum(one.numel() * one.element_size() for one in beside if one is not None)
+
     def quantized(self) -> QuantizedWeight:
         """The weight, unpacked; inputs in the order in which backends take them."""
         return backends.backend(self.backend).unpack(self._held, self._at)
 
     def forward(self, x: Tensor) -> Tensor:
         """Give [..., N] of x [..., K], which has the dtype that the layer was packed for."""
-        if x.dtype is not self._activations.dtype:
+        own = self._activations.dtype
+        if x.dtype is not own:
+            fix = f"convert the layer with .to({x.dtype})" if x.is_floating_point() else "convert x"
+            raise InputError(f"activations of {x.dtype}: this layer was packed for {own}; {fix}")
+        if x.shape[-1:] != (self.in_features,):
             raise InputError(
-                f"activations of {x.dtype}: this layer was packed for {self._activations.dtype}; "
-                f"convert it with .to({x.dtype})"
+                f"activations of {list(x.shape)}: this layer takes {self.in_features} inputs last"
             )
         flat = x.reshape(-1, self.in_features)
         if self.input_scales is not None:

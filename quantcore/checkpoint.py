@@ -365,3 +365,7 @@ def save_hf(
         loaded.tokenizer.save_pretrained(folder)
         also(folder)
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+        # Tensors come as files that their owner alone may read, and a server is another user.
+        mode = (folder / MANIFEST).stat().st_mode
+        for path in folder.rglob("*.safetensors"):
+            path.chmod(mode)

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from quantcore.errors import InputError
 from quantcore.grid import QuantizedWeight
@@ -106,3 +106,27 @@ def _weight(name: str, tensors: Mapping[str, Tensor], scheme: QuantScheme) -> Qu
         group_index=None if index is None else index.long(),
         input_scales=tensors.get(f"{name}.input_scales"),
     )
+
+
+def check(weights: Mapping[str, QuantizedWeight], model: nn.Module, folder: Path) -> None:
+    """Refuse codes that do not decode to the weights that lie beside them.
+
+    One step of the scale is at least a fifteenth of any weight of 4 bits (a 255th of 8), and the
+    checkpoint's dtype rounds to less than a 256th of a step's share.
+
+    Raises:
+        InputError: names the first linear that differs.
+    """
+    for name, weight in weights.items():
+        try:
+            module = model.get_submodule(name)
+        except AttributeError:
+            continue  # a slice of a parameter that several matrices share
+        held = module.get_parameter("weight").detach().float().cpu()
+        held = held if held.shape == weight.codes.shape else held.t()
+        decoded = weight.dequantize()
+        if held.shape != decoded.shape or not torch.allclose(held, decoded, rtol=0.005, atol=1e-7):
+            raise InputError(
+                f"{folder / FILE}: the codes of {name} do not decode to the weights beside them; "
+                "one of the files was changed; write the folder anew with `awq-bench quantize`"
+            )

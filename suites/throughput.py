@@ -204,12 +204,20 @@ def weight_bytes(model: nn.Module) -> int:
 
 
 def read_bytes(model: nn.Module) -> int:
-    """Bytes of weights that a pass takes: all but an embedding that is no output head as well."""
+    """Bytes of weights that a pass takes: all but an embedding that is no output head as well.
+
+    Of a linear that is held in several layouts, a pass reads one: a module says what it takes by
+    ``read_bytes`` (see `kernels.linear.QuantizedLinear`).
+    """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()  # type: ignore[operator]
     table: Tensor = embedding.weight
+    read = weight_bytes(model)
+    for module in model.modules():
+        if (own := getattr(module, "read_bytes", None)) is not None:
+            read += own - weight_bytes(module)
     if head is not None and getattr(head, "weight", None) is table:
-        return weight_bytes(model)
-    return weight_bytes(model) - table.numel() * table.element_size()
+        return read
+    return read - table.numel() * table.element_size()
 
 
 class _Eager:

@@ -83,7 +83,7 @@ def run(what: str, arguments: Sequence[str]) -> dict[str, Any]:
 
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        made = not options.out.exists()
+        made = [one for one in (options.out, *options.out.parents) if not one.exists()]
         _check_writable(options.out)
         load = os.getloadavg()[0]
         reporter = Reporter(Console(stderr=True))
@@ -97,9 +97,9 @@ def run(what: str, arguments: Sequence[str]) -> dict[str, Any]:
         try:
             result = module.measure(options, reporter)
         except BaseException:
-            if made:  # a refused run leaves nothing behind
+            for folder in made:  # a refused run leaves nothing behind
                 with suppress(OSError):
-                    options.out.rmdir()
+                    folder.rmdir()
             raise
         document = {
             "schema_version": SCHEMA_VERSION,

@@ -10,6 +10,8 @@ import jsonschema
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from bench import report
@@ -21,6 +23,7 @@ from bench.request import Request, open_model
 from bench.throughput_tables import METRIC
 from kernels.linear import QuantizedLinear
 from quantcore import codes
+from quantcore.errors import InputError
 
 PERPLEXITY = "evaluation_ppl_32"
 SCHEMA = Path(__file__).parents[2] / "bench" / "record.schema.json"
@@ -97,6 +100,38 @@ def test_a_folder_runs_from_its_codes(small: Request, tmp_path: Path) -> None:
     run = compare(replace(request, backend="cpu"), out=tmp_path / "run").records[0]
     assert value(run) == pytest.approx(value(exact), rel=1e-4)
     assert run.backends == {"cpu": len(kept)}
+
+
+def test_tables_and_reports_say_what_ran(small: Request, tmp_path: Path) -> None:
+    run = compare(replace(small, methods=("rtn",), backend="auto"), out=tmp_path / "run")
+    (layout,) = report.write(run.records, run.folder)
+    linears = run.records[1].backends["cpu"]
+    said = f"ran from their codes on backend auto (linears by backend: cpu {linears})"
+    assert any(said in note for note in layout.notes)
+    text = (run.folder / "report.md").read_text("utf-8")
+    assert said in text
+    assert "exactly the weights that a packed checkpoint" not in text
+    folder = quantize(small, method="rtn", scheme="int4-g32", out=tmp_path / "folder")
+    request = replace(small, model=str(folder), methods=(), schemes=(), backend="cpu")
+    own = compare(request, out=tmp_path / "own")
+    (layout,) = report.write(own.records, own.folder)
+    assert layout.title.startswith(f"{folder} (RTN INT4-g32, from its codes)")
+    assert layout.body[0][0] == "codes, FP32"
+
+
+def test_codes_that_are_not_the_weights_are_refused(small: Request, tmp_path: Path) -> None:
+    folder = quantize(small, method="rtn", scheme="int4-g32", out=tmp_path / "folder")
+    path = folder / codes.FILE
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    name = next(name for name in tensors if name.endswith(".codes4"))
+    tensors[name][3, 5] ^= 1  # one step of one weight
+    save_file(tensors, path, metadata)
+    request = replace(small, model=str(folder), methods=(), schemes=(), backend="cpu")
+    with pytest.raises(InputError, match="do not decode to the weights beside them"):
+        compare(request, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_speed_is_measured_on_every_backend_and_quality_on_the_exact_weights(

@@ -18,6 +18,9 @@ import pytest
 def test_of_the_project():
     assert True
 
+def test_speed_of_the_project(benchmark):
+    benchmark.pedantic(lambda: None)
+
 def test_quality(awq_bench):
     outcome = awq_bench.compare(methods=("rtn",), schemes=("int4-g128",), suites=("perplexity",))
     base, quantized = outcome.records
@@ -56,7 +59,7 @@ def project(tmp_path: Path) -> Path:
 def test_without_it_only_the_projects_own_tests_run(project: Path) -> None:
     done = run(project, "-q")
     assert done.returncode == 0, done.stdout
-    assert "1 passed, 1 deselected" in done.stdout
+    assert "2 passed, 1 deselected" in done.stdout
 
 
 @pytest.mark.slow
@@ -77,9 +80,11 @@ def test_with_it_the_cells_run_and_the_tables_follow(project: Path) -> None:
         "reference-unquantized-perplexity",
         "test_decode[reference-rtn-int4-g128-auto]",
         "test_mine.py::test_quality",
+        "test_mine.py::test_speed_of_the_project",
     ):
         assert f"{name}] PASSED" in done.stdout or f"{name} PASSED" in done.stdout, done.stdout
     assert "test_of_the_project" not in done.stdout
+    assert "NOTSET" not in done.stdout
     assert "embedded_ppl_256@2, lower is better" in done.stdout
     assert "reference: throughput" in done.stdout
     names = sorted(path.name for path in (project / "out" / "records").iterdir())
@@ -99,10 +104,14 @@ def test_with_it_the_cells_run_and_the_tables_follow(project: Path) -> None:
         (["--awq-config=none.toml"], "--config none.toml cannot be read"),
         (["--awq-config=bad.toml"], "unknown key 'metods'"),
         (["--awq-schemes=int5"], "unknown scheme 'int5'"),
+        (["--awq-methods=awk"], "unknown method 'awk'"),
+        (["--awq-suites=speed"], "unknown suite 'speed'"),
+        (["--awq-model=./nowhere"], "./nowhere"),
     ],
 )
 def test_bad_options_are_named(project: Path, arguments: list[str], said: str) -> None:
     (project / "bad.toml").write_text('metods = ["rtn"]\n', "utf-8")
     done = run(project, "--benchmark", "-q", "-k", "perplexity", *arguments)
-    assert done.returncode != 0
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr

@@ -156,7 +156,7 @@ def test_layouts_keep_every_weight(shape: tuple[int, int], scheme: str) -> None:
     assert torch.equal(scales, weight.scales)
     assert torch.equal(zeros, weight.zeros)
     place = place_of(weight)
-    for layout in {cpu._LAYOUT[way] for way in cpu.ways(place)}:
+    for layout in {cpu._LAYOUT[way] for way in cpu.ways(place)} - {"aten"}:
         packed = {f"{layout}_{n}": t for n, t in cpu._pack(layout, weight, place).items()}
         again = cpu.unpack(packed, place)
         for field in ("codes", "scales", "zeros"):

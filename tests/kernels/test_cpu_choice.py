@@ -42,7 +42,7 @@ def test_every_way_is_timed_once_and_kept(own_cache: Path) -> None:
     assert all(seconds > 0 for row in table.values() for seconds in row.values())
     kept = json.loads(cpu.table_file().read_text("utf-8"))
     assert cpu.table_file().parent == own_cache
-    assert list(kept["tables"]) == [cpu._key(PLACE)]
+    assert list(kept["tables"]) == [cpu.key(PLACE)]
 
 
 def test_what_was_kept_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_the_fastest_way_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "run", watch)
     for fastest in ways:
         table = {m: {w: 1.0 if w == fastest else 2.0 for w in ways} for m in cpu.TOKENS}
-        monkeypatch.setattr(cpu, "_measured", {cpu._key(PLACE): table})
+        monkeypatch.setattr(cpu, "_measured", {cpu.key(PLACE): table})
         packed = cpu.pack(quantize(torch.randn(64, 64), PLACE.scheme), PLACE)
         cpu.linear(torch.randn(3, 64), packed, None, PLACE)
         assert ran[-1] == fastest
@@ -82,9 +82,26 @@ def test_the_fastest_way_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_layouts_of_ways_that_are_never_fastest_are_not_held() -> None:
     ways = cpu.ways(PLACE)
     table = {m: {w: 1.0 if w == "chunks" else 2.0 for w in ways} for m in cpu.TOKENS}
-    cpu._measured[cpu._key(PLACE)] = table
+    cpu._measured[cpu.key(PLACE)] = table
     packed = cpu.pack(quantize(torch.randn(64, 64), PLACE.scheme), PLACE)
     assert {name.partition("_")[0] for name in packed} == {"columns"}
+
+
+@pytest.mark.parametrize(
+    ("aten", "chunks", "held"),
+    [
+        ((1.0, 1.0), (1.2, 0.9), ["aten", "columns"]),  # exact codes are wanted beside it
+        ((1.0, 1.0), (1.2, 0.7), ["columns"]),  # the other is not worth the memory
+        ((1.0, 3.0), (4.0, 1.0), ["columns", "aten"]),
+        ((1.0, 2.9), (1.0, 1.0), ["columns"]),
+    ],
+)
+def test_a_second_layout_is_held_where_it_is_much_faster(
+    aten: tuple[float, float], chunks: tuple[float, float], held: list[str]
+) -> None:
+    rows = zip(aten, chunks, strict=True)
+    table = {m: {"aten": a, "chunks": c} for m, (a, c) in zip((1, 64), rows, strict=True)}
+    assert sorted(cpu.layouts_worth_holding(["chunks", "aten"], table)) == sorted(held)
 
 
 def weight(outputs: int, inputs: int) -> TiledWeight:
@@ -105,7 +122,7 @@ def test_a_way_that_won_elsewhere_is_not_taken_where_it_does_not_run() -> None:
     place = layer._at
     assert "aten" not in cpu.ways(place)
     won = {way: 1.0 if way == "aten" else 2.0 for way in cpu.WAYS}
-    cpu._measured[cpu._key(place)] = dict.fromkeys(cpu.TOKENS, won)
+    cpu._measured[cpu.key(place)] = dict.fromkeys(cpu.TOKENS, won)
     layer._hold(layer.quantized())
     x = torch.randn(3, 96).bfloat16()
     expected = x.float() @ layer.quantized().dequantize().T

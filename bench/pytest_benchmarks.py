@@ -102,6 +102,12 @@ def test_kernel(
     kind, call = linear
     short = str(dtype).removeprefix("torch.")
     benchmark.group = f"linear {_ROWS} x {_COLUMNS}, {short}, {tokens} tokens"
+    benchmark.extra_info |= {
+        "shape": KERNEL_SHAPE,
+        "scheme": kind,
+        "dtype": short,
+        "tokens": tokens,
+    }
     turn = 0
 
     def run() -> None:
