@@ -144,7 +144,8 @@ def _pack_columns(weight: QuantizedWeight) -> dict[str, Tensor]:
 
     Returns:
         ``codes`` uint8 [chunks, ceil(K/2), width]: of input k in the low four bits, of
-        k + ceil(K/2) above; ``scales`` and ``zeros``, the bits of float32 [chunks, groups, width].
+        k + ceil(K/2) above; ``scales`` and ``offsets`` (-zero * scale, which is exact), the bits of
+        float32 [chunks, groups, width]; ``zeros`` uint8 of that shape, for `unpack`.
     """
     outputs, inputs = weight.codes.shape
     width = min(max(1, _CHUNK_NUMBERS // inputs // _ALIGNED) * _ALIGNED, outputs)
@@ -155,10 +156,12 @@ def _pack_columns(weight: QuantizedWeight) -> dict[str, Tensor]:
         return padded.view(-1, width, values.shape[1]).transpose(1, 2)
 
     low, high = columns(functional.pad(weight.codes, (0, inputs % 2))).chunk(2, dim=1)
+    scales, zeros = columns(weight.scales.float()), columns(weight.zeros)
     return {
         "codes": (low | (high << 4)).contiguous(),
-        "scales": dequant.as_bits(columns(weight.scales.float())),
-        "zeros": dequant.as_bits(columns(weight.zeros.float())),
+        "scales": dequant.as_bits(scales),
+        "offsets": dequant.as_bits(-(zeros.float() * scales)),
+        "zeros": zeros.contiguous(),
     }
 
 
@@ -168,11 +171,11 @@ def _unpack_columns(packed: Mapping[str, Tensor], place: Place) -> QuantizedWeig
 
     codes = torch.cat([packed["codes"] & 15, packed["codes"] >> 4], dim=1)
     groups = packed["scales"].shape[1]
-    scales, zeros = (packed[name].view(torch.float32) for name in ("scales", "zeros"))
+    scales = packed["scales"].view(torch.float32)
     return QuantizedWeight(
         codes=rows(codes, place.in_features),
         scales=rows(scales, groups).to(place.scheme.scale_dtype),
-        zeros=rows(zeros, groups).to(torch.uint8),
+        zeros=rows(packed["zeros"], groups),
         scheme=place.scheme,
     )
 
@@ -321,7 +324,9 @@ def _chunked(x: Tensor, packed: Mapping[str, Tensor], bias: Tensor | None, place
     each thread its own, so that what one core wrote no other has to fetch.
     """
     codes = packed["codes"]
-    scales, zeros = (packed[name].view(torch.float32) for name in ("scales", "zeros"))
+    scales, offsets = (
+        packed[name].view(torch.float32)[:, :, None] for name in ("scales", "offsets")
+    )
     chunks, half, width = codes.shape
     together = min(torch.get_num_threads(), _MOST_TOGETHER, chunks)
     beside = 2 * half - x.shape[1]
@@ -332,19 +337,21 @@ def _chunked(x: Tensor, packed: Mapping[str, Tensor], bias: Tensor | None, place
     same = x.dtype is torch.float32
     rounded = exact if same else _scratch("rounded", (together, 2 * half, width), x.dtype)
     y = x.new_empty((len(x), chunks, width))
+    many = x.expand(together, *x.shape)
     for first in range(0, chunks, together):
         last = min(first + together, chunks)
-        here = slice(0, last - first)
-        torch.bitwise_and(codes[first:last], 15, out=nibbles[here, 0])
-        torch.bitwise_right_shift(codes[first:last], 4, out=nibbles[here, 1])
-        exact[here].copy_(nibbles[here].flatten(1, 2))
-        scale = scales[first:last, :, None]
-        offset = zeros[first:last, :, None] * -scale
-        torch.addcmul(offset, by_group[here], scale, out=by_group[here])
-        rounded[here].copy_(exact[here])
+        if last - first < together:
+            nibbles, exact, by_group, rounded, many = (
+                one[: last - first] for one in (nibbles, exact, by_group, rounded, many)
+            )
+        torch.bitwise_and(codes[first:last], 15, out=nibbles[:, 0])
+        torch.bitwise_right_shift(codes[first:last], 4, out=nibbles[:, 1])
+        exact.copy_(nibbles.view(exact.shape))
+        torch.addcmul(offsets[first:last], by_group, scales[first:last], out=by_group)
+        if rounded is not exact:
+            rounded.copy_(exact)
         if len(x) < _LARGE_TOKENS:
-            products = torch.bmm(x.expand(last - first, *x.shape), rounded[here])
-            y[:, first:last] = products.transpose(0, 1)
+            y[:, first:last] = torch.bmm(many, rounded).transpose(0, 1)
         else:  # arithmetic decides: every product by all threads
             for chunk in range(first, last):
                 torch.mm(x, rounded[chunk - first], out=y[:, chunk])
