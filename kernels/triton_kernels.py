@@ -127,6 +127,36 @@ def _grid(words, BF16: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _planes(  # type: ignore[no-untyped-def]
+    w,
+    grid,
+    t,
+    PER_TILE: tl.constexpr,
+    TILES_PER_GROUP: tl.constexpr,
+    BF16: tl.constexpr,
+    ASM: tl.constexpr,
+):
+    """Of words w of tile t: four planes of ``code - zero``, and the scale of each row for each."""
+    if PER_TILE == 1:
+        group = t // TILES_PER_GROUP if TILES_PER_GROUP > 0 else 0
+        s0, high, low = _grid(tl.load(grid + group * 128), BF16)
+        w0, w1, w2, w3 = _steps(w, high, low, high, low, BF16, ASM)
+        s1, s2, s3 = s0, s0, s0
+    elif PER_TILE == 2:
+        s0, h0, l0 = _grid(tl.load(grid + t * 256), BF16)
+        s2, h2, l2 = _grid(tl.load(grid + t * 256 + 128), BF16)
+        w0, w1, w2, w3 = _steps(w, h0, l0, h2, l2, BF16, ASM)
+        s1, s3 = s0, s2
+    else:
+        s0, h0, l0 = _grid(tl.load(grid + t * 512), BF16)
+        s1, _, l1 = _grid(tl.load(grid + t * 512 + 128), BF16)
+        s2, h2, l2 = _grid(tl.load(grid + t * 512 + 256), BF16)
+        s3, _, l3 = _grid(tl.load(grid + t * 512 + 384), BF16)
+        w0, w1, w2, w3 = _steps(w, h0, l1, h2, l3, BF16, ASM)
+    return w0, w1, w2, w3, s0, s1, s2, s3
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def w4a16(  # type: ignore[no-untyped-def]
     x_ptr,  # fp16 or bf16 [M, K], row stride stride_x
     codes_ptr,  # int16 [N/128, tiles_k, 128, 32]
@@ -181,22 +211,7 @@ def w4a16(  # type: ignore[no-untyped-def]
             x1 = tl.load(x + 32, mask=alive & (left > 32), other=0.0)
             x2 = tl.load(x + 64, mask=alive & (left > 64), other=0.0)
             x3 = tl.load(x + 96, mask=alive & (left > 96), other=0.0)
-        if PER_TILE == 1:
-            group = t // TILES_PER_GROUP if TILES_PER_GROUP > 0 else 0
-            s0, high, low = _grid(tl.load(grid + group * 128), BF16)
-            w0, w1, w2, w3 = _steps(w, high, low, high, low, BF16, ASM)
-            s1, s2, s3 = s0, s0, s0
-        elif PER_TILE == 2:
-            s0, h0, l0 = _grid(tl.load(grid + t * 256), BF16)
-            s2, h2, l2 = _grid(tl.load(grid + t * 256 + 128), BF16)
-            w0, w1, w2, w3 = _steps(w, h0, l0, h2, l2, BF16, ASM)
-            s1, s3 = s0, s2
-        else:
-            s0, h0, l0 = _grid(tl.load(grid + t * 512), BF16)
-            s1, _, l1 = _grid(tl.load(grid + t * 512 + 128), BF16)
-            s2, h2, l2 = _grid(tl.load(grid + t * 512 + 256), BF16)
-            s3, _, l3 = _grid(tl.load(grid + t * 512 + 384), BF16)
-            w0, w1, w2, w3 = _steps(w, h0, l1, h2, l3, BF16, ASM)
+        w0, w1, w2, w3, s0, s1, s2, s3 = _planes(w, grid, t, PER_TILE, TILES_PER_GROUP, BF16, ASM)
         if PRESCALE:
             y = _product(_scaled(w0, s0, ASM), x0, y, ASM)
             y = _product(_scaled(w1, s1, ASM), x1, y, ASM)
@@ -262,22 +277,7 @@ def decode(  # type: ignore[no-untyped-def]
     codes = codes_ptr + (tile_n.to(tl.int64) * tiles_k + t) * 4096
     w = tl.load(codes + row[:, None] * 32 + k[None, :])
     grid = grid_ptr + tile_n.to(tl.int64) * groups * 128 + row
-    if PER_TILE == 1:
-        group = t // TILES_PER_GROUP if TILES_PER_GROUP > 0 else 0
-        s0, high, low = _grid(tl.load(grid + group * 128), BF16)
-        w0, w1, w2, w3 = _steps(w, high, low, high, low, BF16, ASM)
-        s1, s2, s3 = s0, s0, s0
-    elif PER_TILE == 2:
-        s0, h0, l0 = _grid(tl.load(grid + t * 256), BF16)
-        s2, h2, l2 = _grid(tl.load(grid + t * 256 + 128), BF16)
-        w0, w1, w2, w3 = _steps(w, h0, l0, h2, l2, BF16, ASM)
-        s1, s3 = s0, s2
-    else:
-        s0, h0, l0 = _grid(tl.load(grid + t * 512), BF16)
-        s1, _, l1 = _grid(tl.load(grid + t * 512 + 128), BF16)
-        s2, h2, l2 = _grid(tl.load(grid + t * 512 + 256), BF16)
-        s3, _, l3 = _grid(tl.load(grid + t * 512 + 384), BF16)
-        w0, w1, w2, w3 = _steps(w, h0, l1, h2, l3, BF16, ASM)
+    w0, w1, w2, w3, s0, s1, s2, s3 = _planes(w, grid, t, PER_TILE, TILES_PER_GROUP, BF16, ASM)
     here = tl.program_id(0) * 128 + row
     out = out_ptr + here[:, None].to(tl.int64) * K + t * 128 + k[None, :]
     alive, left = (here < rows)[:, None], K - t * 128 - k[None, :]

@@ -98,6 +98,23 @@ def test_with_it_the_cells_run_and_the_tables_follow(project: Path) -> None:
     assert found["stats"]["mean"] == pytest.approx(sum(steps) / len(steps))
 
 
+def test_tasks_have_cells_at_the_schemes_that_run_them_alone(project: Path) -> None:
+    (project / "tasks.toml").write_text(
+        'methods = ["rtn"]\nschemes = ["int4-g128", "int3-g128"]\nsuites = ["perplexity", "json"]\n'
+        'tasks-schemes = ["int3-g128"]\nlimit = 1\n',
+        "utf-8",
+    )
+    done = run(project, "--benchmark", "--collect-only", "-q", "--awq-config=tasks.toml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name, there in {
+        "unquantized-json": True,
+        "rtn-int3-g128-json": True,
+        "rtn-int4-g128-json": False,
+        "rtn-int4-g128-perplexity": True,
+    }.items():
+        assert (f"test_cell[reference-{name}]" in done.stdout) is there, done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
