@@ -205,8 +205,7 @@ class Workbench:
         elif self.stored_codes:
             for suite in timed:
                 suite.prepare(self.loaded, self.say)
-            weights = codes.load(self.loaded.folder)
-            codes.check(weights, self.loaded.model, self.loaded.folder)
+            weights = codes.load(self.loaded.folder)  # checked before the run began
         if cell.backend is not None:
             notices = result["quantization"]["notices"] if "quantization" in result else []
             result["backends"] = self._install(label, weights, cell.backend, notices)
