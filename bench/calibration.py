@@ -93,7 +93,7 @@ def build(
             text=_decode(loaded, tokens),
         )
     if name == "embedded":
-        return _embedded(loaded, samples=samples, seqlen=seqlen)
+        return _embedded(loaded, samples=samples, seqlen=seqlen, seed=seed)
     if name in texts.CALIBRATION:
         text = texts.load_corpus(name, texts.CALIBRATION[name], data_dir=data_dir)
         return _pack_text(text, loaded, samples=samples, seqlen=seqlen, seed=seed)
@@ -110,7 +110,8 @@ def build(
     return _from_lines(path, loaded, samples=samples, seqlen=seqlen, seed=seed)
 
 
-def _embedded(loaded: LoadedModel, *, samples: int, seqlen: int) -> Calibration:
+def _embedded(loaded: LoadedModel, *, samples: int, seqlen: int, seed: int) -> Calibration:
+    """The first sequences that ship; by another seed than 0, others of them."""
     if loaded.tokenizer_sha256 != sha256_of([TOKENIZER_FILE]):
         raise InputError(
             "--calibration embedded is token ids of the reference model's tokenizer, and this "
@@ -122,7 +123,7 @@ def _embedded(loaded: LoadedModel, *, samples: int, seqlen: int) -> Calibration:
             f"--calibration embedded has {tokens.shape[0]} sequences of {tokens.shape[1]} tokens; "
             f"asked for {samples} of {seqlen}"
         )
-    tokens = tokens[:samples, :seqlen].contiguous()
+    tokens = _drawn(tokens, samples, seed)[:, :seqlen].contiguous()
     return Calibration(
         name="embedded",
         tokens=tokens,
@@ -152,7 +153,7 @@ def _from_lines(
     if kind == "text":
         return _pack_text(texts.read_file(path), loaded, samples=samples, seqlen=seqlen, seed=seed)
     if kind == "input_ids":
-        tokens = _given_ids(path, lines, loaded, samples=samples)
+        tokens = _drawn(_given_ids(path, lines, loaded), samples, seed)
         return Calibration(
             name=path.stem,
             tokens=tokens,
@@ -185,9 +186,15 @@ def _decode(loaded: LoadedModel, tokens: Tensor) -> str:
     return " ".join(loaded.tokenizer.batch_decode(tokens, skip_special_tokens=True))
 
 
-def _given_ids(
-    path: Path, lines: list[tuple[int, dict[str, Any]]], loaded: LoadedModel, *, samples: int
-) -> Tensor:
+def _drawn(tokens: Tensor, samples: int, seed: int) -> Tensor:
+    """The first sequences, as they are; by another seed than 0 others of them."""
+    if seed and samples < len(tokens):
+        generator = torch.Generator().manual_seed(seed)
+        tokens = tokens[torch.randperm(len(tokens), generator=generator)]
+    return tokens[:samples]
+
+
+def _given_ids(path: Path, lines: list[tuple[int, dict[str, Any]]], loaded: LoadedModel) -> Tensor:
     vocabulary = loaded.model.get_input_embeddings().weight.shape[0]
     first = lines[0][1]["input_ids"]
     length = len(first) if isinstance(first, list) else 0
@@ -214,7 +221,7 @@ def _given_ids(
             f"{path}: {length} ids a line, but the model's context is {loaded.context}; "
             "cut the lines"
         )
-    return torch.tensor([line["input_ids"] for _, line in lines[:samples]], dtype=torch.int64)
+    return torch.tensor([line["input_ids"] for _, line in lines], dtype=torch.int64)
 
 
 def _pack_text(

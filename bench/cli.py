@@ -1,4 +1,4 @@
-"""The command line: ``awq-bench compare | quantize | evaluate | pair | list | doctor``."""
+"""The command line: ``awq-bench COMMAND``."""
 
 from __future__ import annotations
 
@@ -25,16 +25,19 @@ if TYPE_CHECKING:
     from bench.request import Request
     from bench.tables import Grid
 
-DONE, BAD_INPUT, CELL_FAILED, INTERNAL_ERROR, INTERRUPTED = 0, 2, 4, 70, 130
+DONE, GATE_FAILED, BAD_INPUT, NO_VERDICT, CELL_FAILED = 0, 1, 2, 3, 4
+INTERNAL_ERROR, INTERRUPTED = 70, 130
 
 _WIDTH = 78
 
 _EXIT_CODES = {
     DONE: "done",
+    GATE_FAILED: "a gate failed: a change is beyond its tolerance",
     BAD_INPUT: "bad usage or input; the error names the value, the rule and the fix",
+    NO_VERDICT: "a gate came to no verdict; the table says what would give one",
     CELL_FAILED: "a cell failed; the others are kept, and so is why it failed",
     INTERNAL_ERROR: "internal error; please report it",
-    INTERRUPTED: "interrupted; finished cells are kept, and the same command goes on",
+    INTERRUPTED: "interrupted; what is finished is kept, where the command says so",
 }
 
 _START = """\
@@ -133,6 +136,61 @@ To see what quantizing costs use `awq-bench compare`: it pairs windows with the
 unquantized model's, which makes intervals many times narrower.
 """
 
+_BASELINE = """\
+examples:
+  # what 4 bits cost this model on your text, and how much that varies
+  awq-bench baseline ./my-model --method awq+clip --scheme int4-g128 \\
+      --suites perplexity,divergence --text traffic.txt \\
+      --calibration prompts.jsonl --out baselines/my-model.json
+
+  # tasks too, and a tolerance of your own with its reason
+  awq-bench baseline reference --method gptq --scheme int4-g128 \\
+      --suites perplexity,json,tool_calls --text embedded \\
+      --tolerance 'perplexity=2%:half of what INT4 costs' --out gptq.json
+
+  # a folder that is quantized already, beside the model it was made of
+  awq-bench baseline ./my-model-int4 --source ./my-model \\
+      --text traffic.txt --out baselines/folder.json
+
+what comes out: one file to commit, with every window and item of both models,
+a tolerance with its reason for each gate, and what reruns showed: at least five
+calibration seeds, batches of 1, other threads, another backend. Printed are the
+size from which a regression is found, and 1,000 null runs (resampled reruns).
+"""
+
+_GATE = """\
+examples:
+  # measure again what the baseline declares, and decide
+  awq-bench gate --baseline baselines/my-model.json
+
+  # several at once; reports for CI (on GitHub the step summary too)
+  awq-bench gate --baseline baselines --report gate-report
+
+  # a quantized folder against it, beside the model it was made of
+  awq-bench gate ./my-model-int4 --source ./my-model \\
+      --baseline baselines/my-model.json
+
+  # a finished comparison instead of measuring
+  awq-bench compare ./my-model --methods awq+clip --schemes int4-g128 \\
+      --suites perplexity,divergence --text traffic.txt \\
+      --calibration prompts.jsonl --out awq-bench-runs/nightly
+  awq-bench gate --baseline baselines/my-model.json \\
+      --run awq-bench-runs/nightly
+
+what comes out: a table for each baseline; with --report gate.md, gate.json and
+gate.xml (JUnit).
+"""
+
+_REBASELINE = """\
+examples:
+  # what changed against the baseline; nothing is written
+  awq-bench rebaseline baselines/my-model.json
+
+  # accept it, with another tolerance
+  awq-bench rebaseline baselines/my-model.json --accept \\
+      --tolerance 'perplexity=3%:measured on the new text'
+"""
+
 _PAIR = """\
 examples:
   # does clipping help at 3 bits, on the tasks?
@@ -199,6 +257,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_quantize(commands)
     _add_evaluate(commands)
     _add_pair(commands)
+    _add_baseline(commands)
+    _add_gate(commands)
+    _add_rebaseline(commands)
     _command(
         commands,
         "list",
@@ -350,6 +411,136 @@ def _add_pair(commands: _Commands) -> None:
         metavar="CELL",
         nargs=2,
         help="METHOD@SCHEME, such as awq+clip@int4-g128, or unquantized; two of them (required)",
+    )
+
+
+def _add_baseline(commands: _Commands) -> None:
+    baseline = _command(
+        commands,
+        "baseline",
+        usage="awq-bench baseline MODEL --method M --scheme S --out FILE [options]",
+        about="what a quantization costs now, for a gate to hold it to",
+        description="Measure MODEL and its quantized form, and measure again with other "
+        "calibration seeds, batches and threads to learn what varies by itself. What comes out is "
+        "a file to commit; `awq-bench gate` decides against it.",
+        epilog=_BASELINE + _exit_codes(DONE, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED),
+    )
+    _model(baseline)
+    group = baseline.add_argument_group("how to quantize")
+    group.add_argument(
+        "--method", metavar="M", help="quantize MODEL on the spot by this method (default: none)"
+    )
+    group.add_argument(
+        "--scheme", metavar="S", help="and this scheme, such as int4-g128 (default: none)"
+    )
+    _source(group)
+    _exclude(group)
+    _evaluation(baseline)
+    _tasks(baseline)
+    _throughput(baseline)
+    _calibration(baseline)
+    group = baseline.add_argument_group("gate")
+    _tolerances(group)
+    group.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="calibration seeds to measure again with, at least 5 (default: 5)",
+    )
+    _running(baseline, backend=True)
+    output = baseline.add_argument_group("output")
+    output.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the file to write (required)"
+    )
+    output.add_argument(
+        "--force", action="store_true", help="write over a baseline that is there (default: no)"
+    )
+
+
+def _add_gate(commands: _Commands) -> None:
+    gate = _command(
+        commands,
+        "gate",
+        usage="awq-bench gate [MODEL] --baseline FILE [FILE ...] [options]",
+        about="pass, fail or no verdict against a baseline",
+        description="Measure again what the baseline declares, and decide on the paired change of "
+        "what quantization costs: within its tolerance (0), beyond it (1), or no verdict (3), "
+        "which a difference of the declaration and a missing metric are too.",
+        epilog=_GATE
+        + _exit_codes(DONE, GATE_FAILED, BAD_INPUT, NO_VERDICT, INTERNAL_ERROR, INTERRUPTED),
+    )
+    group = gate.add_argument_group("model")
+    group.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        help="a model to quantize as the baseline declares, or a quantized folder (default: the "
+        "baseline's own)",
+    )
+    _source(group)
+    group.add_argument(
+        "--run",
+        type=Path,
+        metavar="DIR",
+        help="a finished comparison to judge instead of measuring (default: none)",
+    )
+    group = gate.add_argument_group("gate")
+    group.add_argument(
+        "--baseline",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="what `awq-bench baseline` wrote: files, or folders of them (required)",
+    )
+    running = gate.add_argument_group("running")
+    _data_dir(running)
+    output = gate.add_argument_group("output")
+    output.add_argument(
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="folder for gate.md, gate.json and gate.xml (default: none)",
+    )
+
+
+def _add_rebaseline(commands: _Commands) -> None:
+    again = _command(
+        commands,
+        "rebaseline",
+        usage="awq-bench rebaseline FILE [--accept]",
+        about="make a baseline anew, after showing what changed",
+        description="Measure again what a baseline declares, reruns included, and show the change "
+        "against it. Only with --accept the file is written over.",
+        epilog=_REBASELINE + _exit_codes(DONE, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED),
+    )
+    group = again.add_argument_group("gate")
+    group.add_argument("file", type=Path, metavar="FILE", help="the baseline (required)")
+    _tolerances(group)
+    group.add_argument(
+        "--accept", action="store_true", help="write the new baseline over it (default: no)"
+    )
+    running = again.add_argument_group("running")
+    _data_dir(running)
+
+
+def _source(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--source",
+        metavar="MODEL",
+        help="the unquantized model that a quantized folder was made of (default: none, the "
+        "folder's own outcomes are gated)",
+    )
+
+
+def _tolerances(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--tolerance",
+        action="append",
+        metavar="GATE=V:WHY",
+        help="largest change that passes and its reason, such as 'perplexity=0.5%%:what users "
+        "accept'; %% for perplexity, size and throughput, nats for divergence, points of accuracy "
+        "for tasks; may be repeated (default: twice what reruns show)",
     )
 
 
@@ -553,6 +744,12 @@ def _calibration(parser: argparse.ArgumentParser) -> None:
         "--calibration-samples", type=int, metavar="N", help="how many sequences (default: 128)"
     )
     group.add_argument(
+        "--calibration-seed",
+        type=int,
+        metavar="N",
+        help="where its sequences start (default: that of --seed)",
+    )
+    group.add_argument(
         "--calibration-seqlen",
         type=int,
         metavar="TOKENS",
@@ -649,7 +846,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     except KeyboardInterrupt:
         kept = "nothing was written; run the same command again"
-        if command in ("compare", "evaluate"):
+        if command in ("compare", "evaluate", "baseline", "rebaseline"):
             kept = "what is finished is kept, the same command goes on from there"
         reporter.say(f"interrupted; {kept}")
         return INTERRUPTED
@@ -692,9 +889,7 @@ def _request(parsed: dict[str, Any], *, command: str) -> Request:
         raise InputError(f"{command} needs a MODEL: a hub name, a local folder, or 'reference'")
     if "data_dir" not in values and os.environ.get("AWQ_BENCH_DATA"):
         values["data_dir"] = Path(os.environ["AWQ_BENCH_DATA"])
-    folder = values.get("data_dir")
-    if folder is not None and not folder.is_dir():
-        raise InputError(f"data folder {folder} (--data-dir or AWQ_BENCH_DATA) is not there")
+    _data_folder(values)
     return Request(**values)
 
 
@@ -836,7 +1031,120 @@ def _doctor(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
     return DONE
 
 
+def _baseline(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
+    from bench import baseline, gate, gate_report
+    from bench.null_runs import null_runs
+
+    out, force = parsed.pop("out"), parsed.pop("force", False)
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder; name a file in it, such as {out}/b.json")
+    if out.exists() and not force:
+        raise InputError(f"{out} is there already; give --force to write over it")
+    tolerances = baseline.parse_tolerances(parsed.pop("tolerance", []))
+    seeds, source = parsed.pop("seeds", baseline.SEEDS), parsed.pop("source", None)
+    method, scheme = parsed.pop("method", None), parsed.pop("scheme", None)
+    if (method is None) != (scheme is None):
+        raise InputError("--method and --scheme go together; give both, or neither")
+    parsed["methods"] = () if method is None else (method,)
+    parsed["schemes"] = () if scheme is None else (scheme,)
+    request = _request(parsed, command="baseline")
+    before = _readable(out) if out.exists() else None
+    parts = baseline.parts_folder(request, source)
+    made = baseline.make(
+        request, tolerances, source=source, seeds=seeds, parts=parts, reporter=reporter
+    )
+    if before is not None:
+        _show_gates(output, [baseline.judge_made(before, out, made)])
+    gate.write(made, out, force=force)
+    _show_gates(output, [baseline.judge_made(made, out, made)])
+    rates = null_runs(made)
+    if rates is not None:
+        print_table(output, gate_report.rates_grid(rates))
+    _remove(parts)
+    output.print(f"\nWritten to {escape(str(out))}", highlight=False, soft_wrap=True)
+    return DONE
+
+
+def _gate(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
+    from bench import baseline, gate_report
+
+    folder = parsed.get("report")
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise InputError(f"--report {folder} is a file; name a folder")
+    results = baseline.gate(
+        parsed["baseline"],
+        model=parsed.get("model"),
+        source=parsed.get("source"),
+        run=parsed.get("run"),
+        data_dir=_data_folder(parsed),
+        reporter=reporter,
+    )
+    _show_gates(output, results)
+    gate_report.write(results, folder)
+    outcomes = {result.outcome for result in results}
+    if "fail" in outcomes:
+        return GATE_FAILED
+    return NO_VERDICT if "no verdict" in outcomes else DONE
+
+
+def _rebaseline(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
+    from bench import baseline, gate
+
+    path = parsed["file"]
+    made, result, parts = baseline.remake(
+        path,
+        baseline.parse_tolerances(parsed.get("tolerance", [])),
+        data_dir=_data_folder(parsed),
+        keep=True,
+        reporter=reporter,
+    )
+    _show_gates(output, [result])
+    if not parsed.get("accept", False):
+        output.print(f"\nNothing was written; --accept writes this over {escape(str(path))}")
+        return DONE
+    gate.write(made, path, force=True)
+    _remove(parts)
+    output.print(f"\nWritten to {escape(str(path))}", highlight=False, soft_wrap=True)
+    return DONE
+
+
+def _remove(parts: Path | None) -> None:
+    """What was kept on the way, once it is of no more use."""
+    if parts is not None:
+        shutil.rmtree(parts, ignore_errors=True)
+
+
+def _readable(path: Path) -> Any:
+    """The baseline that is about to be written over; None for one that cannot be read."""
+    from bench import gate
+
+    try:
+        return gate.read(path)
+    except InputError:
+        return None
+
+
+def _show_gates(output: Console, results: Sequence[Any]) -> None:
+    from bench import gate_report
+
+    if not output.is_terminal:
+        output.width = 120
+    for result in results:
+        print_table(output, gate_report.grid(result))
+
+
+def _data_folder(parsed: dict[str, Any]) -> Path | None:
+    named = parsed.get("data_dir") or os.environ.get("AWQ_BENCH_DATA")
+    folder = None if named is None else Path(named)
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"data folder {folder} (--data-dir or AWQ_BENCH_DATA) is not there")
+    return folder
+
+
 _COMMANDS = {
+    "baseline": _baseline,
+    "gate": _gate,
+    "rebaseline": _rebaseline,
     "compare": _compare,
     "quantize": _quantize,
     "evaluate": _evaluate,

@@ -102,9 +102,10 @@ def compare(
         InputError: anything about the request or its inputs that cannot work.
     """
     comparison = begin(request, out=out, reporter=reporter)
+    say = reporter or quiet()
+    say.say(f"  output       {comparison.run.path}")
     pending = comparison.pending
     if len(comparison.plan) > 1:
-        say = reporter or quiet()
         say.say(f"Running {len(pending)} of {len(comparison.plan)} cells", style="bold")
     for number, entry in enumerate(pending):
         record = comparison.measure(entry)
@@ -189,7 +190,7 @@ def begin(
     pending = [entry for entry in plan if entry[0].id not in run.done]
     for notice in structure.notices:
         say.warn(notice)
-    _announce(say, run.path, loaded, structure, suites, calibration, pending, cache)
+    _announce(say, loaded, structure, suites, calibration, pending, cache)
 
     calibrator = None
     if calibration is not None:
@@ -286,7 +287,6 @@ def _estimate_tasks(say: Reporter, record: Record, left: Sequence[Cell]) -> None
 
 def _announce(
     say: Reporter,
-    out: Path,
     loaded: LoadedModel,
     structure: Structure,
     suites: Sequence[measure.Suite],
@@ -336,4 +336,3 @@ def _announce(
     say.say(f"  time         {'; '.join(about)}")
     kept = f"{size(statistics)} of statistics on disk" if cache else "records only on disk"
     say.say(f"  memory       about {size(memory)} for weights and statistics; {kept}")
-    say.say(f"  output       {out}")

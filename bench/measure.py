@@ -328,8 +328,12 @@ class ThroughputSuite(Suite):
 _UNQUANTIZED = "unquantized"
 
 
-def check(request: Request) -> None:
+def check(request: Request, *, paired: bool | None = None) -> None:
     """Refuse what cannot be measured before anything is loaded.
+
+    Args:
+        request: what to measure.
+        paired: whether an unquantized model is measured beside another; None: if there are methods.
 
     Raises:
         InputError: an unknown suite, scheme or source, or options that do not go together.
@@ -401,15 +405,16 @@ def check(request: Request) -> None:
         )
     if request.tasks_data is not None and not request.tasks_data.is_dir():
         raise InputError(f"--tasks-data {request.tasks_data}: no such folder")
-    if "divergence" in request.suites and not request.methods:
-        raise InputError(
-            "suite divergence compares with the unquantized model, and `evaluate` has only one "
-            "model; use `awq-bench compare`, or leave divergence out"
-        )
     if "code" in request.suites and not request.allow_code_execution:
         raise InputError(
             "suite code runs programs that the model writes; allow it with "
             "--allow-code-execution (they run in a sandbox), or leave code out"
+        )
+    alone = not request.methods if paired is None else not paired
+    if "divergence" in request.suites and alone:
+        raise InputError(
+            "suite divergence compares with the unquantized model, and `evaluate` has only one "
+            "model; use `awq-bench compare`, or leave divergence out"
         )
 
 

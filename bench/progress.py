@@ -56,6 +56,13 @@ class Reporter:
         self.say(f"  {description:<34} {time.perf_counter() - started:7.1f} s")
 
 
+class Bars(Reporter):
+    """Bars and warnings alone, for what is done many times over."""
+
+    def say(self, text: str, *, style: str = "") -> None:
+        """Nothing."""
+
+
 def quiet() -> Reporter:
     """A reporter that shows nothing, for use from Python."""
     return Reporter(Console(quiet=True))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from bench.compare import Outcome
+    from bench.gate import Result
     from bench.request import Request
     from bench.tables import Grid
 
@@ -177,6 +178,38 @@ class AwqBench:
         outcome = compare(request, out=self._folder / f"compare-{self._count}")
         _keep(self._config, outcome)
         return outcome
+
+    def gate(
+        self,
+        *baselines: str | Path,
+        model: str | None = None,
+        source: str | None = None,
+        run: str | Path | None = None,
+    ) -> list[Result]:
+        """Hold a model to baselines; anything but a pass fails the test, with the table.
+
+        Args:
+            baselines: files that ``awq-bench baseline`` wrote.
+            model: to quantize as declared, or a quantized folder; None: the baseline's own.
+            source: the unquantized model of a quantized folder.
+            run: a finished comparison to judge instead of measuring.
+
+        Raises:
+            InputError: a baseline, model or comparison that cannot be used.
+        """
+        from bench import baseline, gate_report
+
+        results = baseline.gate(
+            [Path(one) for one in baselines],
+            model=model,
+            source=source,
+            run=None if run is None else Path(run),
+        )
+        kept = self._config.stash.setdefault(_TABLES, [])
+        kept += [(result.path, [gate_report.grid(result)]) for result in results]
+        if any(result.outcome != "pass" for result in results):
+            pytest.fail(gate_report.markdown(results), pytrace=False)
+        return results
 
 
 @pytest.fixture

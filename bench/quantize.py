@@ -14,7 +14,7 @@ from quantcore.checkpoint import WholeFolder, save_hf
 from quantcore.codes import Keeper
 from quantcore.discovery import discover
 from quantcore.errors import InputError, nearest
-from quantcore.quantize import bits_per_weight
+from quantcore.quantize import bits_per_weight, stored_bytes
 from quantcore.scheme import QuantScheme
 
 FORMATS = {"hf": "an ordinary Transformers folder with the dequantized weights"}
@@ -65,7 +65,15 @@ def quantize(
         "method": chosen.name,
         "method_settings": chosen.settings(),
         "scheme": parsed.name,
+        "exclude": list(request.exclude),
         "bits_per_weight": bits_per_weight(structure, parsed, input_bits=report.input_bits),
+        "stored_bytes": stored_bytes(
+            loaded.model,
+            structure,
+            parsed,
+            item_bytes=loaded.item_bytes,
+            input_bits=report.input_bits,
+        ),
         "calibration": None if calibration is None else calibration.describe(),
         "exempt": list(structure.exempt),
         "notices": [*structure.notices, *report.notices],

@@ -101,7 +101,8 @@ def write_json(path: Path, document: Any) -> None:
     os.replace(temporary, path)
 
 
-def _refuse_constant(name: str) -> float:
+def refuse_constant(name: str) -> float:
+    """For `json.loads`: NaN and infinities are no numbers here."""
     raise ValueError(f"it holds {name}, which is a failure and not a number")
 
 
@@ -111,13 +112,30 @@ def read_record(path: Path) -> Record:
     Raises:
         InputError: damaged, edited, or of another version.
     """
+    fix = "remove it, or name another --out"
     try:
-        document = json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant)
+        document = json.loads(path.read_text("utf-8"), parse_constant=refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not a record of this program ({error!r}); {fix}") from error
+    return record_of(document, where=str(path), fix=fix)
+
+
+def record_of(document: dict[str, Any], *, where: str, fix: str) -> Record:
+    """A record of its document, which is used up.
+
+    Args:
+        document: as `Record.write` writes it.
+        where: it was found, for messages.
+        fix: what to do about one that is none.
+
+    Raises:
+        InputError: damaged, edited, or of another version.
+    """
+    try:
         version = document.pop("schema_version")
         if version != SCHEMA_VERSION:
             raise InputError(
-                f"{path} has record version {version}, this program "
-                f"{SCHEMA_VERSION}; remove it, or name another --out"
+                f"{where} has record version {version}, this program {SCHEMA_VERSION}; {fix}"
             )
         claimed = document.pop("cell_id")
         cell = document.pop("cell")
@@ -126,12 +144,7 @@ def read_record(path: Path) -> Record:
         if record.status not in ("done", "failed"):
             raise ValueError(f"its status is {record.status!r}, not 'done' or 'failed'")
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path} is not a record of this program ({error!r}); remove it, or name another --out"
-        ) from error
+        raise InputError(f"{where} is not a record of this program ({error!r}); {fix}") from error
     if record.cell.id != claimed:
-        raise InputError(
-            f"{path}: the cell does not match its id {claimed}; it was edited; remove it, or "
-            "name another --out"
-        )
+        raise InputError(f"{where}: the cell does not match its id {claimed}; it was edited; {fix}")
     return record

@@ -47,6 +47,8 @@ class Request:
     allow_code_execution: bool = False
     calibration: str | None = None
     calibration_samples: int = 128
+    calibration_seed: int | None = None
+    """Where its sequences start; None: `seed`."""
     calibration_seqlen: int | None = None
     """None: 512, or the model's context if that is less."""
     text: str | None = None
@@ -189,7 +191,7 @@ def build_calibration(
             loaded,
             samples=request.calibration_samples,
             seqlen=seqlen,
-            seed=request.seed,
+            seed=request.seed if request.calibration_seed is None else request.calibration_seed,
             data_dir=request.data_dir,
             done=done,
         )

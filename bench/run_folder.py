@@ -19,6 +19,10 @@ _MANIFEST = "comparison.json"
 _PLACES = ("data_dir", "tasks_data")  # where copies lie on this machine decides no outcome
 
 
+class OtherComparison(InputError):
+    """The folder holds a comparison that is not this one."""
+
+
 class RunFolder:
     """Whole records only; the manifest says which comparison they belong to."""
 
@@ -42,7 +46,8 @@ class RunFolder:
             search: look beside ``path`` for an unfinished folder with the same key first.
 
         Raises:
-            InputError: the folder holds another comparison or other things.
+            OtherComparison: the folder holds another one.
+            InputError: it holds other things, or cannot be written.
         """
         key = hashlib.sha256("".join(cell.id for cell in cells).encode()).hexdigest()[:16]
         if search:
@@ -55,7 +60,7 @@ class RunFolder:
         if manifest_path.is_file():
             found = _read_manifest(manifest_path)
             if found.get("key") != key:
-                raise InputError(
+                raise OtherComparison(
                     f"{path} holds another comparison ({_differences(found, request)}); name "
                     "another --out"
                 )

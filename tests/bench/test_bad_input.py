@@ -1225,3 +1225,115 @@ def test_config_without_a_model(refused: Refused, tmp_path: Path, command: str) 
         rule="needs a MODEL",
         fix="a hub name, a local folder, or 'reference'",
     )
+
+
+# Baselines and gates
+
+
+@pytest.fixture
+def baseline(refused: Refused, model: Path, text: Path, calibration: Path) -> Refused:
+    """A baseline that would work, but for what is added to it."""
+
+    def run(*arguments: object, **message: str) -> str:
+        return refused(
+            *("baseline", model, "--method", "awq", "--scheme", "int4-g32", "--text", text),
+            *("--seqlen", SEQLEN, "--device", "cpu", "--calibration", calibration),
+            *("--calibration-samples", 4, "--calibration-seqlen", SEQLEN, "--out", "b.json"),
+            *arguments,
+            **message,
+        )
+
+    return run
+
+
+BASELINE = {
+    "seeds": (["--seeds", "4"], "--seeds 4", "at least 5", "at least 5"),
+    "no-value": (
+        ["--tolerance", "perplexity=much:why"],
+        *("perplexity=much:why", "GATE=VALUE:REASON", "such as 'perplexity=0.5%:"),
+    ),
+    "negative": (
+        ["--tolerance", "perplexity=-1%:why"],
+        *("perplexity=-1%:why", "a value of 0 or more", "such as 'perplexity=0.5%:"),
+    ),
+    "nan": (
+        ["--tolerance", "perplexity=nan:why"],
+        *("perplexity=nan:why", "a value of 0 or more", "such as 'perplexity=0.5%:"),
+    ),
+    "no-reason": (
+        ["--tolerance", "perplexity=1%"],
+        *("perplexity=1%", "a tolerance has a reason", "add it after a colon"),
+    ),
+    "twice": (
+        ["--tolerance", "size=1%:a", "--tolerance", "size=2%:b"],
+        *("--tolerance size", "is given twice", "name each gate once"),
+    ),
+    "no-gate": (
+        ["--tolerance", "perplexty=1%:why"],
+        *("--tolerance perplexty", "no such gate", "did you mean 'perplexity'"),
+    ),
+    "not-measured": (
+        ["--tolerance", "json=1:why"],
+        *("--tolerance json", "no such gate", "Known: perplexity, size"),
+    ),
+    "scheme-alone": (["--method", "", "--scheme", "int4-g32"], "''", "unknown method", "Known"),
+    "source": (
+        ["--source", "./source"],
+        *("--source ./source", "MODEL is the source already", "leave one of them out"),
+    ),
+    "suite": (["--suites", "perplexty"], "'perplexty'", "unknown suite", "did you mean"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "value", "rule", "fix"), BASELINE.values(), ids=BASELINE)
+def test_baselines(
+    baseline: Refused, arguments: list[str], value: str, rule: str, fix: str
+) -> None:
+    baseline(*arguments, value=value, rule=rule, fix=fix)
+
+
+def test_a_method_without_a_scheme(refused: Refused, model: Path) -> None:
+    refused(
+        *("baseline", model, "--method", "rtn", "--out", "b.json"),
+        value="--method",
+        rule="go together",
+        fix="give both, or neither",
+    )
+
+
+def test_a_baseline_that_is_there(baseline: Refused, tmp_path: Path) -> None:
+    write(tmp_path / "b.json", "mine")
+    baseline(value="b.json", rule="is there already", fix="give --force")
+
+
+def test_a_baseline_in_the_place_of_a_folder(baseline: Refused, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    baseline("--out", "folder", "--force", value="folder", rule="is a folder", fix="name a file")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "value", "rule", "fix"),
+    [
+        (["--baseline", "none.json"], "none.json", "cannot be read", "name a file that"),
+        (["--baseline", "empty"], "empty", "holds no .json file", "name a baseline"),
+        (
+            ["--baseline", "b.json", "--report", "file"],
+            *("--report file", "is a file", "name a folder"),
+        ),
+        (
+            ["--baseline", "b.json", "--data-dir", "nowhere"],
+            *("nowhere", "is not there", "--data-dir or AWQ_BENCH_DATA"),
+        ),
+    ],
+    ids=["none", "folder", "report", "data"],
+)
+def test_gates(
+    refused: Refused, tmp_path: Path, arguments: list[str], value: str, rule: str, fix: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "file", "mine")
+    refused("gate", *arguments, value=value, rule=rule, fix=fix)
+
+
+def test_nothing_to_make_anew(refused: Refused) -> None:
+    refused("rebaseline", "none.json", value="none.json", rule="cannot be read", fix="name a file")

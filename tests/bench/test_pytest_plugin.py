@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from bench import baseline, gate
+from bench.request import Request
 
 pytest.importorskip("pytest_benchmark")
 
@@ -132,3 +137,41 @@ def test_bad_options_are_named(project: Path, arguments: list[str], said: str) -
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+GATED = """
+def test_as_it_was(awq_bench):
+    (result,) = awq_bench.gate("same.json")
+    assert result.outcome == "pass"
+
+def test_worse(awq_bench):
+    awq_bench.gate("worse.json")
+
+def test_other(awq_bench):
+    awq_bench.gate("same.json", "other.json")
+"""
+
+
+def test_gates_fail_tests_and_end_with_their_tables(tmp_path: Path) -> None:
+    request = Request(
+        methods=("rtn",), schemes=("int4-g128",), suites=("perplexity",), text="embedded", windows=4
+    )
+    made = baseline.make(request, {})
+    gate.write(made, tmp_path / "same.json", force=False)
+    metrics = copy.deepcopy(made.quantized.metrics)
+    for one in metrics.values():
+        one["window_nll"] = [nll - 0.5 for nll in one["window_nll"]]
+    worse = replace(made, quantized=replace(made.quantized, metrics=metrics))
+    gate.write(worse, tmp_path / "worse.json", force=False)
+    other = replace(made, declared={**made.declared, "source": "0" * 64})
+    gate.write(other, tmp_path / "other.json", force=False)
+    (tmp_path / "test_gates.py").write_text(GATED, "utf-8")
+    done = run(tmp_path, "--benchmark", "-k", "not kernel and not cell and not decode", "-rA")
+    assert done.returncode == 1, done.stdout + done.stderr
+    for name, outcome in (("as_it_was", "PASSED"), ("worse", "FAILED"), ("other", "FAILED")):
+        assert f"{outcome} test_gates.py::test_{name}" in done.stdout, done.stdout
+    assert "| FAIL |" in done.stdout
+    assert "| no verdict |" in done.stdout
+    assert "source weights is 0000" in " ".join(done.stdout.split())
+    assert "reference, rtn int4-g128: FAIL" in done.stdout
+    assert "reference, rtn int4-g128: pass" in done.stdout

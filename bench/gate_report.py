@@ -1,0 +1,240 @@
+"""A gate's result for people and machines: table, Markdown, JUnit XML, JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from bench import tables, tolerance
+from bench.gate import Noise, Result, Verdict, detectable_of, gates_of, noise_of, own_changes, shown
+from bench.null_runs import Rates
+from bench.records import write_json
+from bench.tables import Entry, Grid
+
+MARKS = {"pass": "pass", "fail": "FAIL", "no verdict": "no verdict"}
+
+
+def grid(result: Result) -> Grid:
+    """One line for each gate."""
+    heads = ("gate", "change", "one-sided bounds", "tolerance", "detected from", "verdict")
+    noises, detected = _reruns(result)
+    body = []
+    for verdict in result.verdicts:
+        name, decision = verdict.name, verdict.decision
+        allowed = result.baseline.tolerances[name]
+        cells = ["-", "-"]
+        if decision is not None:
+            bounds = (decision.low, decision.high)
+            cells = [
+                shown(name, decision.change),
+                " to ".join(shown(name, bound).split(" ")[0] for bound in bounds),
+            ]
+        size = detected.get(name)
+        cells += [
+            shown(name, allowed.value),
+            "-" if size is None else shown(name, size),
+            MARKS[verdict.outcome],
+        ]
+        body.append((name, [Entry(lines=(cell,)) for cell in cells]))
+    return Grid(
+        title=f"{title(result)}: {MARKS[result.outcome]}",
+        header=[Entry(lines=(head,)) for head in heads],
+        body=body,
+        notes=_notes(result, noises),
+    )
+
+
+def title(result: Result) -> str:
+    """The model and what was declared of it."""
+    record, declared = result.baseline.quantized, result.baseline.declared
+    if declared["method"] is None:
+        return record.model_name
+    return f"{record.model_name}, {declared['method']} {declared['scheme']}"
+
+
+def _reruns(result: Result) -> tuple[dict[str, Noise], dict[str, float]]:
+    """By gate, what the baseline's reruns showed, and from which size a regression is found."""
+    baseline = result.baseline
+    noises: dict[str, Noise] = {}
+    detected: dict[str, float] = {}
+    for name, own in own_changes(baseline).items():
+        noise = noise_of(name, own, baseline.reruns)
+        if name in baseline.tolerances and noise is not None:
+            noises[name] = noise
+            size = detectable_of(baseline, name, own, noise)
+            if size is not None:
+                detected[name] = size
+    return noises, detected
+
+
+def _notes(result: Result, noises: dict[str, Noise]) -> list[str]:
+    count = gates_of(result.baseline)
+    compared = "of what quantization costs" if result.paired else "of the model's own outcomes"
+    notes = [
+        f"Baseline {result.path}, made {result.baseline.made}. Change {compared}, "
+        "paired by window and item; positive is worse. "
+        f"Each bound errs with probability {tolerance.ALPHA:g} / {count}: a gate passes if both "
+        "are within the tolerance, fails if both are beyond it. Detected from: a regression of "
+        f"this size fails with a power of {100 * tolerance.POWER:.0f} %.",
+    ]
+    for name, (before, now) in result.differing.items():
+        notes.append(
+            f"The key differs, so nothing is decided: {name} is {_short(before)} in the "
+            f"baseline, {_short(now)} now. Measure what the baseline declares, or make another one."
+        )
+    said = {verdict.name: _why(verdict) for verdict in result.verdicts if _why(verdict)}
+    if len(set(said.values())) == 1 and len(said) > 1:
+        said = {"every gate": next(iter(said.values()))}
+    if not result.differing:
+        notes += [f"{name}: {why}." for name, why in said.items()]
+    for name, allowed in result.baseline.tolerances.items():
+        text = f"Tolerance of {name}, {shown(name, allowed.value)}: {allowed.reason}."
+        if name in noises:
+            text += f" Reruns stay below {shown(name, noises[name].floor)}."
+        notes.append(text)
+    if result.warnings:
+        notes.append("Not part of the key, and different: " + "; ".join(result.warnings) + ".")
+    return notes
+
+
+def rates_grid(rates: Rates) -> Grid:
+    """What `bench.null_runs` found, for the table of a new baseline."""
+    heads = ("gate", "caught at the size shown", "at twice that")
+    return Grid(
+        title=f"{rates.runs:,} null runs: {rates.outcomes['fail']} failed, "
+        f"{rates.outcomes['no verdict']} had no verdict",
+        header=[Entry(lines=(head,)) for head in heads],
+        body=[
+            (name, [Entry(lines=(f"{100 * one / rates.runs:.1f} %",)) for one in caught])
+            for name, caught in rates.caught.items()
+        ],
+        notes=[
+            "Null runs: reruns that were drawn, each against the tolerance that the others give, "
+            "windows and items resampled; at most 5 % are to fail. Caught: the same with a "
+            "regression on top, of the size under `detected from` and of twice that; at least 80 "
+            "and 99 % are to fail."
+        ],
+    )
+
+
+def _why(verdict: Verdict) -> str:
+    """Why there is no verdict, and what would give one."""
+    decision = verdict.decision
+    if decision is None:
+        return f"no verdict, {verdict.why}"
+    if decision.outcome != "no verdict":
+        return ""
+    if decision.units_needed is None:
+        return f"no verdict from {decision.units} windows or items; no number of them would decide"
+    return (
+        f"no verdict from {decision.units} windows or items (clusters); with this change about "
+        f"{decision.units_needed} would decide"
+    )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True) if not isinstance(value, str) else value
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def document(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """For machines."""
+    found = []
+    for result in results:
+        _, detected = _reruns(result)
+        found.append(
+            {
+                "baseline": str(result.path),
+                "outcome": result.outcome,
+                "gates": [
+                    {
+                        "name": verdict.name,
+                        "outcome": verdict.outcome,
+                        "why": _why(verdict),
+                        **_numbers(verdict),
+                        "detectable": _finite(detected.get(verdict.name)),
+                        "tolerance": asdict(result.baseline.tolerances[verdict.name]),
+                    }
+                    for verdict in result.verdicts
+                ],
+                "key_differs": {
+                    name: {"baseline": before, "now": now}
+                    for name, (before, now) in result.differing.items()
+                },
+                "warnings": list(result.warnings),
+            }
+        )
+    return found
+
+
+def _numbers(verdict: Verdict) -> dict[str, Any]:
+    one = verdict.decision
+    if one is None:
+        return {"change": None, "low": None, "high": None, "units": None, "units_needed": None}
+    return {
+        "change": one.change,
+        "low": _finite(one.low),
+        "high": _finite(one.high),
+        "units": one.units,
+        "units_needed": one.units_needed,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def junit(results: Sequence[Result]) -> str:
+    """JUnit XML: a suite for each baseline, a case for each gate; no verdict is an error."""
+    root = ElementTree.Element("testsuites")
+    for result in results:
+        outcomes = [verdict.outcome for verdict in result.verdicts]
+        suite = ElementTree.SubElement(
+            root,
+            "testsuite",
+            name=f"awq-bench gate {result.path.name}",
+            tests=str(len(outcomes)),
+            failures=str(outcomes.count("fail")),
+            errors=str(outcomes.count("no verdict")),
+        )
+        for verdict in result.verdicts:
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=result.path.stem, name=verdict.name
+            )
+            if verdict.outcome == "pass":
+                continue
+            one = verdict.decision
+            said = _why(verdict)
+            if one is not None and not said:
+                said = (
+                    f"{shown(verdict.name, one.change)}, at least {shown(verdict.name, one.low)}; "
+                    f"allowed {shown(verdict.name, one.tolerance)}"
+                )
+            kind = "failure" if verdict.outcome == "fail" else "error"
+            ElementTree.SubElement(case, kind, message=said)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """Every table; what GitHub's step summary shows."""
+    return "\n".join(tables.markdown(grid(result)) for result in results)
+
+
+def write(results: Sequence[Result], folder: Path | None) -> None:
+    """``gate.md``, ``gate.json``, ``gate.xml``; and the step summary where there is one."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "gate.md").write_text(markdown(results), "utf-8")
+        (folder / "gate.xml").write_text(junit(results), "utf-8")
+        write_json(folder / "gate.json", document(results))
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(markdown(results))

@@ -1,0 +1,334 @@
+"""Baselines are made with what varies by itself, changed with a look first, shown as tables."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import baseline as baselines
+from bench import cli, environment, gate, tolerance
+from bench.cell import Workbench
+from bench.compare import Comparison, Entry
+from bench.gate import Baseline, Rerun, Tolerance, detectable_of, noise_of, own_changes
+from bench.null_runs import null_runs
+from bench.records import Record
+from bench.request import Request
+from quantcore.errors import InputError
+
+COMMAND = [
+    "--method",
+    "awq",
+    "--scheme",
+    "int4-g32",
+    "--suites",
+    "perplexity,divergence",
+    "--seqlen",
+    "32",
+    "--calibration-samples",
+    "8",
+    "--calibration-seqlen",
+    "32",
+]
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of its own, and versions that are nobody's working copy."""
+    monkeypatch.chdir(tmp_path)
+    here = {**environment.describe(), "dirty": False}
+    monkeypatch.setattr(environment, "describe", lambda: here)
+
+
+@pytest.fixture(scope="module")
+def asked(tiny_folder: Path, text_folder: Path) -> Request:
+    return Request(
+        model=str(tiny_folder),
+        methods=("awq",),
+        schemes=("int4-g32",),
+        calibration=str(text_folder / "calibration.txt"),
+        calibration_samples=8,
+        calibration_seqlen=32,
+        text=str(text_folder / "evaluation.txt"),
+        seqlen=32,
+        suites=("perplexity", "divergence"),
+    )
+
+
+@pytest.fixture(scope="module")
+def made(asked: Request) -> Baseline:
+    return baselines.make(asked, {})
+
+
+def command(asked: Request, *more: object) -> list[str]:
+    usual = [*COMMAND, "--text", asked.text, "--calibration", asked.calibration, *more]
+    return ["baseline", asked.model, *map(str, usual)]
+
+
+def test_it_holds_reruns_of_everything_that_may_vary(made: Baseline) -> None:
+    names = [one.what for one in made.reruns]
+    assert names[:5] == [f"calibration seed {n}" for n in range(1, 6)]
+    assert names[5] == "batches of 1"
+    assert names[6] in ("1 thread", "2 threads")
+    assert names[7:] == ["backend auto"]
+    assert [one.drawn for one in made.reruns] == [True] * 5 + [False] * 3
+    windows = made.quantized.cell.suites["perplexity"]["windows"]
+    for one in made.reruns:
+        assert set(one.samples) == {"perplexity", "divergence"}
+        assert {len(samples) for samples in one.samples.values()} == {windows}
+    # Another calibration gives another model; another batch gives the same to rounding.
+    assert all(np.any(one.samples["divergence"]) for one in made.reruns[:5])
+    for one in made.reruns[5:]:
+        assert np.abs(one.samples["perplexity"]).max() < 1e-4
+
+
+def test_its_tolerances_come_from_the_reruns(made: Baseline) -> None:
+    own = own_changes(made)
+    for name in ("perplexity", "divergence"):
+        noise = noise_of(name, own[name], made.reruns)
+        assert noise is not None
+        means = [np.mean(one.samples[name]) for one in made.reruns[:5]]
+        assert noise.means == pytest.approx(means)
+        assert noise.floor == pytest.approx(tolerance.floor(means))
+        errors = [np.std(one.samples[name], ddof=1) for one in made.reruns]
+        windows = len(made.reruns[0].samples[name])
+        assert noise.spread.error == pytest.approx(max(errors) / math.sqrt(windows))
+        assert made.tolerances[name].value == 2 * noise.floor + noise.spread.error
+        size = detectable_of(made, name, own[name], noise)
+        assert size is not None
+        assert size > made.tolerances[name].value
+    assert made.tolerances["size"].value == 0.0
+
+
+def test_a_tolerance_below_the_floor_is_refused_with_the_figure(
+    asked: Request, made: Baseline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = noise_of("perplexity", own_changes(made)["perplexity"], made.reruns)
+    assert noise is not None
+    monkeypatch.setattr(baselines, "rerun", iter_reruns(made))
+    low = {"perplexity": Tolerance(value=noise.floor * 0.9, reason="too strict")}
+    said = rf"below the noise floor of \+{100 * math.expm1(noise.floor):.2f} %"
+    with pytest.raises(InputError, match=said):
+        baselines.make(asked, low)
+    monkeypatch.setattr(baselines, "rerun", iter_reruns(made))
+    enough = {"perplexity": Tolerance(value=noise.floor * 1.1, reason="strict")}
+    again = baselines.make(asked, enough)
+    assert again.tolerances["perplexity"] == enough["perplexity"]
+
+
+def iter_reruns(made: Baseline):  # type: ignore[no-untyped-def]
+    """The reruns of another baseline, one after the other, whatever was measured."""
+    every = iter(made.reruns)
+    return lambda *_, **__: next(every)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"seeds": 4}, "at least 5"),
+        ({"tolerances": {"perplexty": Tolerance(value=1.0, reason="r")}}, "did you mean"),
+        ({"tolerances": {"json": Tolerance(value=1.0, reason="r")}}, "no such gate here"),
+        ({"methods": ("rtn", "awq")}, "one method and one scheme"),
+        ({"source": "elsewhere"}, "MODEL is the source already"),
+        ({"methods": (), "schemes": ()}, "give it with --source"),
+        ({"calibration_samples": 6}, "gives the same 6 sequences by every seed.*samples 3"),
+    ],
+)
+def test_what_cannot_be_a_baseline_is_refused_before_anything_is_measured(
+    asked: Request,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, object],
+    said: str,
+) -> None:
+    rest = {name: options.pop(name) for name in ("seeds", "source") if name in options}
+    tolerances = options.pop("tolerances", {})
+    if "calibration_samples" in options:  # exactly the lines that there are
+        lines = "".join(f'{{"input_ids": {list(range(n, n + 32))}}}\n' for n in range(6))
+        (tmp_path / "six.jsonl").write_text(lines, "utf-8")
+        options["calibration"] = str(tmp_path / "six.jsonl")
+    monkeypatch.setattr(Workbench, "measure", never)
+    with pytest.raises(InputError, match=said):
+        baselines.make(replace(asked, **options), tolerances, **rest)  # type: ignore[arg-type]
+
+
+def test_methods_without_calibration_and_folders_have_baselines_too(
+    asked: Request, tmp_path: Path
+) -> None:
+    rtn = replace(asked, methods=("rtn",), calibration=None)
+    made = baselines.make(rtn, {})
+    assert [one.drawn for one in made.reruns] == [False] * 3
+    path = tmp_path / "rtn.json"
+    gate.write(made, path, force=False)
+    (result,) = baselines.gate([path])
+    assert result.outcome == "pass"
+    assert null_runs(made) is None
+    folder = tmp_path / "folder"
+    quantize = ["quantize", asked.model, "--method", "rtn", "--scheme", "int4-g32"]
+    assert cli.main([*quantize, "--out", str(folder)]) == cli.DONE
+    request = replace(asked, model=str(folder), methods=(), schemes=())
+    of_folder = baselines.make(request, {}, source=asked.model)
+    beside = tmp_path / "folder.json"
+    gate.write(of_folder, beside, force=False)
+    (result,) = baselines.gate([beside])
+    assert result.outcome == "pass"
+    assert of_folder.declared["scheme"] == "int4-g32"
+    # The folder and what is quantized on the spot are one declaration.
+    (result,) = baselines.gate([path], model=str(folder), source=asked.model)
+    assert result.outcome == "pass"
+
+
+@pytest.mark.slow
+def test_speed_is_timed_again(asked: Request, tmp_path: Path) -> None:
+    request = replace(
+        asked,
+        methods=("rtn",),
+        calibration=None,
+        suites=("throughput",),
+        prompt_lengths=(16,),
+        new_tokens=4,
+        rounds=3,
+        text=None,
+        seqlen=None,
+    )
+    made = baselines.make(request, {})
+    assert [one.what for one in made.reruns] == [f"timed again, {n}" for n in range(1, 6)]
+    assert set(made.tolerances) == {"throughput", "size"}
+    path = tmp_path / "b.json"
+    gate.write(made, path, force=False)
+    assert gate.read(path).reruns == made.reruns
+    (result,) = baselines.gate([path])
+    assert {v.name for v in result.verdicts} == {"throughput", "size"}
+    assert result.verdicts[0].decision is not None
+
+
+def test_the_command_shows_and_never_writes_over(
+    asked: Request, made: Baseline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "deep" / "b.json"
+    assert cli.main(command(asked, "--out", path)) == cli.DONE
+    said = capsys.readouterr()
+    assert "detected from" in said.out
+    assert "1,000 null runs" in said.out
+    assert "Rerun 8 of 8" in said.err
+    assert "left" in said.err
+    assert gate.read(path).declared == made.declared
+    before = path.read_bytes()
+    assert cli.main(command(asked, "--out", path)) == cli.BAD_INPUT
+    assert "give --force" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+    assert not list(tmp_path.glob("awq-bench-runs/*"))
+
+
+def test_an_interrupted_one_goes_on(
+    asked: Request,
+    made: Baseline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real = Comparison.measure
+    new = []
+
+    def measure(self: Comparison, entry: Entry) -> Record:
+        if entry[0].id not in self.run.done:
+            new.append(entry)
+            if len(new) == 5:
+                raise KeyboardInterrupt
+        return real(self, entry)
+
+    monkeypatch.setattr(Comparison, "measure", measure)
+    path = tmp_path / "b.json"
+    assert cli.main(command(asked, "--out", path)) == cli.INTERRUPTED
+    assert "goes on from there" in capsys.readouterr().err
+    assert not path.exists()
+    # The first takes two cells, calibration seeds one each, batches and threads two, backends one.
+    assert cli.main(command(asked, "--out", path)) == cli.DONE
+    assert len(new) == 5 + (2 + 5 + 2 + 2 + 1) - 4
+    assert gate.read(path).reruns == made.reruns
+    assert not list(tmp_path.glob("awq-bench-runs/*"))
+
+
+def test_what_was_kept_of_other_texts_is_measured_anew(
+    asked: Request, tmp_path: Path, text_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text((text_folder / "evaluation.txt").read_text("utf-8"), "utf-8")
+    request = replace(asked, text=str(text))
+    low = ["--tolerance", "perplexity=0.0001%:too strict"]
+    words = [str(text) if word == asked.text else word for word in command(asked, *low)]
+    assert cli.main([*words, "--out", "b.json"]) == cli.BAD_INPUT
+    assert "below the noise floor" in capsys.readouterr().err
+    assert not Path("b.json").exists()
+    kept = baselines.parts_folder(request, None)
+    assert kept is not None
+    text.write_text(text.read_text("utf-8")[:-200], "utf-8")
+    assert cli.main([*words[:-2], "--out", "b.json"]) == cli.DONE
+    assert gate.read(Path("b.json")).quantized.cell.suites["perplexity"]["windows"] < 36
+
+
+def never(*_: object) -> None:
+    raise AssertionError("measured again")
+
+
+def test_changing_a_baseline_shows_the_difference_first(
+    made: Baseline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    named = {"perplexity": Tolerance(value=0.9, reason="nobody minds")}
+    path = tmp_path / "b.json"
+    gate.write(replace(made, tolerances={**made.tolerances, **named}), path, force=False)
+    before = path.read_bytes()
+    assert cli.main(["rebaseline", str(path)]) == cli.DONE
+    assert "Nothing was written" in capsys.readouterr().out
+    assert path.read_bytes() == before
+    # What was shown is what is written: nothing is measured twice.
+    capsys.readouterr()
+    monkeypatch.setattr(Workbench, "measure", never)
+    assert cli.main(["rebaseline", str(path), "--accept"]) == cli.DONE
+    assert "nobody minds" in " ".join(capsys.readouterr().out.split())
+    again = gate.read(path)
+    assert again.made > made.made
+    assert again.tolerances["perplexity"] == named["perplexity"]
+    assert again.tolerances["divergence"] == made.tolerances["divergence"]
+
+
+def test_null_runs_see_a_gate_that_cries_wolf_and_one_that_sleeps(made: Baseline) -> None:
+    honest = null_runs(made)
+    assert honest is not None
+    assert honest.outcomes["fail"] <= 0.05 * honest.runs
+    worse = [
+        replace(one, samples={"divergence": [v + 1.0 for v in one.samples["divergence"]]})
+        for one in made.reruns
+    ]
+    low = {"divergence": Tolerance(value=0.1, reason="a test's")}
+    wolf = replace(made, tolerances=low, reruns=tuple(worse))
+    found = null_runs(wolf, runs=50)
+    assert found is not None
+    assert found.outcomes["fail"] == 50
+    # A rerun far worse than the others is one that their tolerance does not cover.
+    far = [
+        replace(
+            one, samples={name: [v + 5.0 for v in values] for name, values in one.samples.items()}
+        )
+        if one.what == "calibration seed 3"
+        else one
+        for one in made.reruns
+    ]
+    found = null_runs(replace(made, reruns=tuple(far)), runs=50)
+    assert found is not None
+    assert found.outcomes["fail"] == 10
+
+
+def test_a_rerun_that_says_nothing_of_a_gate_is_left_out(made: Baseline) -> None:
+    own = own_changes(made)["perplexity"]
+    timed = Rerun(what="timed again, 1", drawn=True, samples={"throughput": [9.0]})
+    with_it = noise_of("perplexity", own, [*made.reruns, timed])
+    assert with_it == noise_of("perplexity", own, made.reruns)
+    assert noise_of("perplexity", own, [timed]) is None
