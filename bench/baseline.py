@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import torch
 
-from bench import environment, estimate
+from bench import environment, estimate, tolerance
 from bench import measure as measuring
 from bench.cell import Workbench
 from bench.compare import Comparison, begin
@@ -31,12 +31,14 @@ from bench.gate import (
     changes,
     declared_of,
     differing_declaration,
+    gates_of,
     judge,
     noise_of,
     parsed_tolerance,
     read,
     shown,
     undecided,
+    unit_of,
 )
 from bench.pair import open_cell
 from bench.progress import Bars, Reporter, quiet
@@ -58,11 +60,20 @@ class Measured:
     unquantized: Record | None
     quantized: Record
     declared: dict[str, Any]
+    request: Request
+    """That measures it again: text and calibration by name, where a default had chosen them."""
 
     @property
     def pair(self) -> tuple[Record | None, Record]:
         """As `bench.gate.changes` takes them."""
         return self.unquantized, self.quantized
+
+
+_QUANTIZING = (
+    "backend", "exclude", "tasks_schemes",
+    "calibration", "calibration_samples", "calibration_seed", "calibration_seqlen",
+)  # fmt: skip
+"""Of a request, what says how to quantize, besides method and scheme."""
 
 
 class Opened(Protocol):
@@ -116,9 +127,11 @@ class OnTheSpot:
         """See `Opened`."""
         beside = unquantized or self.comparison.measure(self.comparison.plan[0])
         quantized = self.comparison.measure(self._entry(method, scheme))
-        return Measured(
-            unquantized=beside, quantized=quantized, declared=declared_of(quantized.cell)
-        )
+        declared = declared_of(quantized.cell)
+        request = _settled(self.request, self.comparison.bench.suites)
+        if request.calibration is None and declared["calibration"] is not None:
+            request = replace(request, calibration=declared["calibration"]["name"])
+        return Measured(unquantized=beside, quantized=quantized, declared=declared, request=request)
 
     def _entry(self, method: str | None, scheme: str | None) -> Any:
         return next(
@@ -176,7 +189,12 @@ class QuantizedFolder:
         stored = _manifest(self.loaded.folder).get("stored_bytes")
         if stored is not None:  # as its scheme packs it: the folder holds it dequantized
             quantized = replace(quantized, stored_bytes=stored)
-        return Measured(unquantized=beside, quantized=quantized, declared=declared)
+        return Measured(
+            unquantized=beside,
+            quantized=quantized,
+            declared=declared,
+            request=_settled(self.request, suites),
+        )
 
     def _cell(self, suites: Sequence[measuring.Suite]) -> Cell:
         return Cell(
@@ -192,6 +210,12 @@ class QuantizedFolder:
             device=self.loaded.device.type,
             seed=self.request.seed,
         )
+
+
+def _settled(request: Request, suites: Sequence[measuring.Suite]) -> Request:
+    """With the evaluation text by its name: what a default chooses depends on what can be had."""
+    text = next((one.text for one in suites if isinstance(one, measuring.TextSuite)), None)
+    return request if text is None or request.text else replace(request, text=text.name)
 
 
 @contextmanager
@@ -236,6 +260,13 @@ def opened(
             "suite divergence compares with the unquantized model: give it with --source, or leave "
             "divergence out of --suites"
         )
+    usual = Request()
+    for name in _QUANTIZING:
+        if getattr(request, name) != getattr(usual, name):
+            raise InputError(
+                f"--{name.replace('_', '-')} {getattr(request, name)}: {request.model} is taken as "
+                "quantized already; leave it out, or give --method and --scheme to quantize here"
+            )
     if SPEED in request.suites:
         raise InputError(
             "suite throughput times a model beside its unquantized form, from codes; gate a folder "
@@ -258,13 +289,18 @@ def _declared_in(folder: Path) -> dict[str, Any]:
     """
     manifest, config = _manifest(folder), _json(folder / "config.json")
     if manifest:
-        return {
-            "source": manifest.get("source", {}).get("weights_sha256"),
-            "method": manifest.get("method"),
-            "scheme": manifest.get("scheme"),
-            "calibration": _without_draw(manifest.get("calibration")),
-            "exclude": list(manifest.get("exclude", [])),
-        }
+        try:
+            return {
+                "source": manifest["source"]["weights_sha256"],
+                "method": manifest["method"],
+                "scheme": manifest["scheme"],
+                "calibration": _without_draw(manifest["calibration"]),
+                "exclude": list(manifest.get("exclude", [])),  # not there before version 0.2
+            }
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{folder / MANIFEST} is damaged ({error!r}); write the folder anew"
+            ) from error
     sizes = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
     own = config.get("quantization_config")
     own = own if isinstance(own, dict) else {}
@@ -279,10 +315,13 @@ def _declared_in(folder: Path) -> dict[str, Any]:
 
 
 def _json(path: Path) -> dict[str, Any]:
+    """An object; empty where there is no file."""
+    if not path.is_file():
+        return {}
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); write the folder anew") from error
     return dict(found) if isinstance(found, dict) else {}
 
 
@@ -303,7 +342,7 @@ def make(
 
     Args:
         request: what to measure; see `opened`. At most one method and one scheme.
-        tolerances: by gate; those that are not named get twice what reruns showed.
+        tolerances: by gate; those that are not named get what `bench.gate.Noise` says.
         source: see `opened`.
         seeds: calibration seeds besides the baseline's own, at least 5 where there is calibration.
         parts: folder for what is measured on the way, from which a second call goes on; see
@@ -324,18 +363,18 @@ def make(
         raise InputError("a baseline is of one method and one scheme; make one for each")
     cell = (*request.methods, None)[0], (*request.schemes, None)[0]
     started = time.perf_counter()
-    with opened(request, source=source, parts=parts and parts / "00", reporter=say) as model:
+    with (
+        _kept_if_measured(parts),
+        opened(request, source=source, parts=parts and parts / "00", reporter=say) as model,
+    ):
         model.check_seeds()
         first = model.measure(*cell)
     took = time.perf_counter() - started
-    for record in first.pair:
-        if record is not None and record.status == "failed":
-            raise InputError(f"{record.model_name} could not be measured: {record.error}")
+    _refuse_failed(first, "the first measurement")
+    request = first.request
     found = changes(first.pair, first.pair)
-    for name in tolerances:
-        why = found.get(name, "it was not measured")
-        if isinstance(why, str):
-            raise InputError(f"--tolerance {name}: there is nothing to gate, {why}; leave it out")
+    for name, change in found.items():
+        _refuse_idle(name, change)
     reruns = []
     planned = list(_variations(request, first, seeds))
     bars = Bars(say.console)
@@ -350,9 +389,11 @@ def make(
             opened(again.request, source=source, parts=part, reporter=bars) as model,
         ):
             second = model.measure(*cell, unquantized=again.unquantized)
+        _refuse_failed(second, f"rerun {again.what!r}")
         reruns.append(rerun(again.what, first, second, drawn=again.drawn, gates=again.gates))
+    count = gates_of(found)
     kept = {
-        name: _tolerance(name, tolerances.get(name), reruns, change)
+        name: _tolerance(name, tolerances.get(name), reruns, change, gates=count)
         for name, change in found.items()
         if isinstance(change, Change)
     }
@@ -365,6 +406,41 @@ def make(
         reruns=tuple(reruns),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+@contextmanager
+def _kept_if_measured(parts: Path | None) -> Iterator[None]:
+    """What is refused before it is measured leaves no folder."""
+    try:
+        yield
+    except BaseException:
+        if parts is not None and not any(parts.rglob("records/*.json")):
+            shutil.rmtree(parts, ignore_errors=True)
+            with suppress(OSError):  # others are in it
+                parts.parent.rmdir()
+        raise
+
+
+def _refuse_idle(name: str, change: Change | str) -> None:
+    """A gate that is not there, or cannot fail, would pass by accident."""
+    why = change if isinstance(change, str) else ""
+    if isinstance(change, Change) and not change.exact:
+        units = tolerance.spread(change.values, change.clusters).units
+        if units < 2:
+            why = f"{units} window or item says nothing of how much it varies; measure more"
+        elif change.most <= 0:
+            why = "the quantized model has nothing right that it could lose"
+    if why:
+        raise InputError(f"{name} cannot be gated: {why}, or leave it out of --suites")
+
+
+def _refuse_failed(measured: Measured, when: str) -> None:
+    for record in measured.pair:
+        if record is not None and record.status == "failed":
+            raise InputError(
+                f"{record.model_name} could not be measured ({when}): {record.error}; a baseline "
+                "needs every measurement"
+            )
 
 
 def parts_folder(request: Request, source: str | None) -> Path | None:
@@ -458,20 +534,20 @@ def rerun(
 
 
 def _tolerance(
-    name: str, asked: Tolerance | None, reruns: Sequence[Rerun], own: Change
+    name: str, asked: Tolerance | None, reruns: Sequence[Rerun], own: Change, *, gates: int
 ) -> Tolerance:
-    """What was asked for, if reruns stay below it; else twice what they showed."""
+    """What was asked for, if it is not below the noise floor; else what reruns ask for."""
     if own.exact:
         return asked or Tolerance(value=0.0, reason="the size is declared by the scheme")
     noise = noise_of(name, own, reruns)
     assert noise is not None, "every variation measures every gate, or times it again"
     if asked is None:
-        return Tolerance(value=noise.tolerance, reason=OWN_REASON)
+        return Tolerance(value=noise.tolerance(gates), reason=OWN_REASON)
     if asked.value < noise.floor:
         raise InputError(
             f"--tolerance {name}: {shown(name, asked.value)} is below the noise floor of "
             f"{shown(name, noise.floor)}, below which reruns of the same declaration stay 95 times "
-            "in 100; give at least that"
+            "in 100; give at least that (what was measured is kept for the same command)"
         )
     return asked
 
@@ -502,22 +578,21 @@ def _again(
     if model is None:
         return request, source or own_source
     request = replace(request, model=model)
-    if source is not None or _is_quantized(model):
+    if source is not None or is_quantized(model):
         # What would quantize it falls away, and so does what a model alone has not.
         beyond = {SPEED} if source is not None else {SPEED, "divergence"}
         request = replace(
             request,
             methods=(),
             schemes=(),
-            exclude=(),
-            tasks_schemes=(),
-            backend=None,
+            **{name: getattr(Request(), name) for name in _QUANTIZING},
             suites=tuple(name for name in request.suites if name not in beyond),
         )
     return request, source
 
 
-def _is_quantized(model: str) -> bool:
+def is_quantized(model: str) -> bool:
+    """Whether a folder or hub name says of itself that it is quantized."""
     if model == "reference":
         return False
     folder = resolve(model)
@@ -577,6 +652,8 @@ def gate(
 def _files(baselines: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in baselines:
+        if (path / "config.json").is_file():
+            raise InputError(f"--baseline {path} is a model's folder; put MODEL before --baseline")
         inside = sorted(path.glob("*.json")) if path.is_dir() else [path]
         if not inside:
             raise InputError(f"--baseline {path} holds no .json file; name a baseline, or a folder")
@@ -694,8 +771,8 @@ def parse_tolerances(given: Sequence[str]) -> dict[str, Tolerance]:
             number = parsed_tolerance(name.strip(), value)
         except ValueError:
             raise InputError(
-                f"--tolerance {text}: expected GATE=VALUE:REASON with a value of 0 or more, such "
-                "as 'perplexity=0.5%:what users accept'"
+                f"--tolerance {text}: expected GATE=VALUE:REASON with a value of 0 or more in "
+                f"{unit_of(name.strip())}, such as 'perplexity=0.5%:what users accept'"
             ) from None
         if not reason.strip():
             raise InputError(f"--tolerance {text}: a tolerance has a reason; add it after a colon")

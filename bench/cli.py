@@ -9,6 +9,7 @@ import textwrap
 import tomllib
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -22,6 +23,7 @@ from bench.progress import Reporter
 from quantcore.errors import InputError, nearest
 
 if TYPE_CHECKING:
+    from bench.gate import Baseline
     from bench.request import Request
     from bench.tables import Grid
 
@@ -489,6 +491,7 @@ def _add_gate(commands: _Commands) -> None:
         "--baseline",
         type=Path,
         nargs="+",
+        action="extend",
         required=True,
         metavar="FILE",
         help="what `awq-bench baseline` wrote: files, or folders of them (required)",
@@ -1032,12 +1035,14 @@ def _doctor(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
 
 
 def _baseline(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
-    from bench import baseline, gate, gate_report
-    from bench.null_runs import null_runs
+    from bench import baseline, gate
 
     out, force = parsed.pop("out"), parsed.pop("force", False)
     if out.is_dir():
         raise InputError(f"--out {out} is a folder; name a file in it, such as {out}/b.json")
+    place = next(parent for parent in out.absolute().parents if parent.exists())
+    if not place.is_dir():
+        raise InputError(f"--out {out}: {place} is a file, not a folder; name another place")
     if out.exists() and not force:
         raise InputError(f"{out} is there already; give --force to write over it")
     tolerances = baseline.parse_tolerances(parsed.pop("tolerance", []))
@@ -1048,6 +1053,11 @@ def _baseline(parsed: dict[str, Any], output: Console, reporter: Reporter) -> in
     parsed["methods"] = () if method is None else (method,)
     parsed["schemes"] = () if scheme is None else (scheme,)
     request = _request(parsed, command="baseline")
+    if not request.methods and source is None and not baseline.is_quantized(request.model):
+        reporter.warn(
+            f"nothing is quantized here: {request.model} is gated as it is; --method and --scheme "
+            "quantize it"
+        )
     before = _readable(out) if out.exists() else None
     parts = baseline.parts_folder(request, source)
     made = baseline.make(
@@ -1056,10 +1066,7 @@ def _baseline(parsed: dict[str, Any], output: Console, reporter: Reporter) -> in
     if before is not None:
         _show_gates(output, [baseline.judge_made(before, out, made)])
     gate.write(made, out, force=force)
-    _show_gates(output, [baseline.judge_made(made, out, made)])
-    rates = null_runs(made)
-    if rates is not None:
-        print_table(output, gate_report.rates_grid(rates))
+    _show_made(output, made, out)
     _remove(parts)
     output.print(f"\nWritten to {escape(str(out))}", highlight=False, soft_wrap=True)
     return DONE
@@ -1080,11 +1087,15 @@ def _gate(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
         reporter=reporter,
     )
     _show_gates(output, results)
-    gate_report.write(results, folder)
     outcomes = {result.outcome for result in results}
-    if "fail" in outcomes:
-        return GATE_FAILED
-    return NO_VERDICT if "no verdict" in outcomes else DONE
+    code = GATE_FAILED if "fail" in outcomes else NO_VERDICT if "no verdict" in outcomes else DONE
+    try:
+        gate_report.write(results, folder)
+    except OSError as error:  # of --report or GITHUB_STEP_SUMMARY; the verdict stays
+        if code == DONE:
+            raise
+        reporter.warn(f"no report: {error.filename}: {error.strerror}")
+    return code
 
 
 def _rebaseline(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
@@ -1099,6 +1110,8 @@ def _rebaseline(parsed: dict[str, Any], output: Console, reporter: Reporter) -> 
         reporter=reporter,
     )
     _show_gates(output, [result])
+    output.print("\nThe new baseline:")
+    _show_made(output, made, path)
     if not parsed.get("accept", False):
         output.print(f"\nNothing was written; --accept writes this over {escape(str(path))}")
         return DONE
@@ -1112,6 +1125,8 @@ def _remove(parts: Path | None) -> None:
     """What was kept on the way, once it is of no more use."""
     if parts is not None:
         shutil.rmtree(parts, ignore_errors=True)
+        with suppress(OSError):  # others are in it
+            parts.parent.rmdir()
 
 
 def _readable(path: Path) -> Any:
@@ -1122,6 +1137,17 @@ def _readable(path: Path) -> Any:
         return gate.read(path)
     except InputError:
         return None
+
+
+def _show_made(output: Console, made: Baseline, path: Path) -> None:
+    """A new baseline's gates and tolerances, and its null runs."""
+    from bench import baseline, gate_report
+    from bench.null_runs import null_runs
+
+    _show_gates(output, [baseline.judge_made(made, path, made)])
+    rates = null_runs(made)
+    if rates is not None:
+        print_table(output, gate_report.rates_grid(rates))
 
 
 def _show_gates(output: Console, results: Sequence[Any]) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from quantcore.errors import InputError
 
 VERSION = 1
 SPEED = "throughput"
-OWN_REASON = "twice what reruns stay below, and one standard error; nobody named another"
+OWN_REASON = "twice the noise floor, and the reach of a bound; nobody named another"
 """Of a tolerance that was not given."""
 
 
@@ -83,6 +83,8 @@ class Change:
     clusters: Sequence[Hashable] | None = None
     flips: bool = False
     """Samples are items that are right or wrong."""
+    most: float = math.inf
+    """That the mean can become: of items, the share that the quantized model has right."""
     exact: bool = False
     """There is nothing to infer: one figure."""
     shares: Sequence[float] | None = None
@@ -143,10 +145,9 @@ class Noise:
     floor: float
     """What a rerun stays below with a probability of 95 %."""
 
-    @property
-    def tolerance(self) -> float:
-        """Where nobody names one: twice the floor, and a standard error."""
-        return 2 * self.floor + self.spread.error
+    def tolerance(self, gates: int) -> float:
+        """Where nobody names one: twice the floor, so that a rerun's bound lies within it too."""
+        return 2 * self.floor + tolerance.bound_of(self.spread, gates=gates)
 
 
 def noise_of(name: str, own: Change, reruns: Sequence[Rerun]) -> Noise | None:
@@ -184,7 +185,7 @@ def detectable_of(baseline: Baseline, name: str, own: Change, noise: Noise | Non
         noise.spread,
         noise.means,
         tolerance=baseline.tolerances[name].value,
-        gates=gates_of(baseline),
+        gates=gates_of(baseline.tolerances),
         flips=own.flips,
         uneven=own.uneven,
     )
@@ -203,28 +204,38 @@ def unit_of(name: str) -> str:
     return "nats" if name == "divergence" else "points"
 
 
+def measure_of(name: str) -> str:
+    """What the numbers of a gate are in files: a change, its bounds and its tolerance."""
+    if name in ("perplexity", SPEED):
+        return "natural logarithm of the ratio"
+    return "nats" if name == "divergence" else "fraction"
+
+
 def shown(name: str, value: float) -> str:
     """A change in its gate's unit: ``+0.31 %``, ``+0.0012 nats``, ``-1.2 points``."""
     if math.isinf(value):
         return "unbounded"
-    if unit_of(name) == "nats":
-        return f"{value + 0.0:+.4f} nats"
     if name == "perplexity":
         value = math.expm1(value)
     elif name == SPEED:
         value = -math.expm1(-value)
-    if unit_of(name) == "points":
-        return f"{100 * value + 0.0:+.1f} points"
-    return f"{100 * value + 0.0:+.2f} %"
+    unit = unit_of(name)
+    if unit != "nats":
+        value *= 100
+    places = {"nats": 4, "points": 1, "%": 2}[unit]
+    small = 0 < abs(value) < 0.5 * 10**-places
+    return f"{value:+.0e} {unit}" if small else f"{value + 0.0:+.{places}f} {unit}"
 
 
 def parsed_tolerance(name: str, text: str) -> float:
     """A tolerance as people write it, in a gate's own measure: ``0.5%``, ``0.002``, ``2``.
 
     Raises:
-        ValueError: no finite number that is 0 or more.
+        ValueError: no finite number that is 0 or more, in this gate's unit.
     """
-    number = float(text.rstrip("%").strip())
+    unit = unit_of(name)
+    text = text.strip().removesuffix(unit)
+    number = float(text if unit == "nats" else text.removesuffix("%"))
     if not math.isfinite(number) or number < 0:
         raise ValueError(text)
     if unit_of(name) == "nats":
@@ -380,11 +391,12 @@ def _items(
     again, after = lost(now, "measured now")
     if ids != again:
         raise _Missing(f"the items of {suite} are not the baseline's")
-    clusters = columns(base[1], "the baseline")["source"]
+    held = columns(base[1], "the baseline")
     return Change(
         values=_finite([b - a for a, b in zip(before, after, strict=True)]),
-        clusters=clusters,
+        clusters=held["source"],
         flips=True,
+        most=sum(held["value"]) / len(held["value"]),
     )
 
 
@@ -446,7 +458,7 @@ def judge(
         if isinstance(change, str):
             verdicts.append(Verdict(name=name, decision=None, why=change))
             continue
-        decision = _decided(change, allowed.value, gates_of(baseline))
+        decision = _decided(change, allowed.value, gates_of(baseline.tolerances))
         verdicts.append(Verdict(name=name, decision=decision))
     return Result(
         baseline=baseline,
@@ -490,9 +502,9 @@ def _differing(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str,
     }
 
 
-def gates_of(baseline: Baseline) -> int:
+def gates_of(names: Iterable[str]) -> int:
     """Gates that may err: a size is a figure, and nothing is inferred from it."""
-    return max(1, len(baseline.tolerances.keys() - {"size"}))
+    return max(1, len(set(names) - {"size"}))
 
 
 def _decided(change: Change, allowed: float, gates: int) -> Decision:
@@ -586,6 +598,7 @@ def read(path: Path) -> Baseline:
         InputError: not there, damaged, of another version, or edited by hand.
     """
     anew = "make it anew with `awq-bench baseline`"
+    none = "name files that it wrote, or a folder that holds nothing else"
     try:
         document = json.loads(path.read_text("utf-8"), parse_constant=refuse_constant)
     except OSError as error:
@@ -597,7 +610,7 @@ def read(path: Path) -> Baseline:
         raise InputError(f"--baseline {path} is damaged or cut off ({error}); {anew}") from error
     version = document.get("baseline_version") if isinstance(document, dict) else None
     if version is None:
-        raise InputError(f"--baseline {path} is no baseline of this program; {anew}")
+        raise InputError(f"--baseline {path} was not written by `awq-bench baseline`; {none}")
     if version != VERSION:
         raise InputError(
             f"--baseline {path} has version {version}, and this program reads {VERSION}; {anew}"

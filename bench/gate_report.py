@@ -12,7 +12,17 @@ from typing import Any
 from xml.etree import ElementTree
 
 from bench import tables, tolerance
-from bench.gate import Noise, Result, Verdict, detectable_of, gates_of, noise_of, own_changes, shown
+from bench.gate import (
+    Noise,
+    Result,
+    Verdict,
+    detectable_of,
+    gates_of,
+    measure_of,
+    noise_of,
+    own_changes,
+    shown,
+)
 from bench.null_runs import Rates
 from bench.records import write_json
 from bench.tables import Entry, Grid
@@ -73,8 +83,19 @@ def _reruns(result: Result) -> tuple[dict[str, Noise], dict[str, float]]:
     return noises, detected
 
 
+def idle(result: Result) -> list[str]:
+    """Gates that can hardly fail, as sentences."""
+    own = own_changes(result.baseline)
+    return [
+        f"{name} can hardly fail: only a loss of {shown(name, size)} would be found, and the "
+        f"quantized model has {shown(name, own[name].most)} to lose. Ask more items."
+        for name, size in _reruns(result)[1].items()
+        if size > own[name].most
+    ]
+
+
 def _notes(result: Result, noises: dict[str, Noise]) -> list[str]:
-    count = gates_of(result.baseline)
+    count = gates_of(result.baseline.tolerances)
     compared = "of what quantization costs" if result.paired else "of the model's own outcomes"
     notes = [
         f"Baseline {result.path}, made {result.baseline.made}. Change {compared}, "
@@ -84,20 +105,25 @@ def _notes(result: Result, noises: dict[str, Noise]) -> list[str]:
         f"this size fails with a power of {100 * tolerance.POWER:.0f} %.",
     ]
     for name, (before, now) in result.differing.items():
+        if isinstance(before, dict) and isinstance(now, dict):
+            fields = {k for k in (*before, *now) if before.get(k) != now.get(k)}
+            before, now = ({k: one.get(k) for k in sorted(fields)} for one in (before, now))
         notes.append(
             f"The key differs, so nothing is decided: {name} is {_short(before)} in the "
             f"baseline, {_short(now)} now. Measure what the baseline declares, or make another one."
         )
+    if result.differing:
+        return [f"Baseline {result.path}, made {result.baseline.made}.", *notes[1:]]
     said = {verdict.name: _why(verdict) for verdict in result.verdicts if _why(verdict)}
     if len(set(said.values())) == 1 and len(said) > 1:
         said = {"every gate": next(iter(said.values()))}
-    if not result.differing:
-        notes += [f"{name}: {why}." for name, why in said.items()]
+    notes += [f"{name}: {why}." for name, why in said.items()]
     for name, allowed in result.baseline.tolerances.items():
         text = f"Tolerance of {name}, {shown(name, allowed.value)}: {allowed.reason}."
         if name in noises:
-            text += f" Reruns stay below {shown(name, noises[name].floor)}."
+            text += f" Noise floor: reruns stay below {shown(name, noises[name].floor)}."
         notes.append(text)
+    notes += idle(result)
     if result.warnings:
         notes.append("Not part of the key, and different: " + "; ".join(result.warnings) + ".")
     return notes
@@ -106,6 +132,13 @@ def _notes(result: Result, noises: dict[str, Noise]) -> list[str]:
 def rates_grid(rates: Rates) -> Grid:
     """What `bench.null_runs` found, for the table of a new baseline."""
     heads = ("gate", "caught at the size shown", "at twice that")
+    share = rates.outcomes["no verdict"] / rates.runs
+    unsure = []
+    if share > tolerance.ALPHA:
+        unsure = [
+            f"{100 * share:.0f} % of reruns by another calibration seed would have no verdict: "
+            "more windows, items or calibration, or larger tolerances, give fewer."
+        ]
     return Grid(
         title=f"{rates.runs:,} null runs: {rates.outcomes['fail']} failed, "
         f"{rates.outcomes['no verdict']} had no verdict",
@@ -118,7 +151,8 @@ def rates_grid(rates: Rates) -> Grid:
             "Null runs: reruns that were drawn, each against the tolerance that the others give, "
             "windows and items resampled; at most 5 % are to fail. Caught: the same with a "
             "regression on top, of the size under `detected from` and of twice that; at least 80 "
-            "and 99 % are to fail."
+            "and 99 % are to fail.",
+            *unsure,
         ],
     )
 
@@ -139,7 +173,11 @@ def _why(verdict: Verdict) -> str:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True) if not isinstance(value, str) else value
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_short(one)}" for name, one in value.items())
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    if len(text) == 64 and not set(text) - set("0123456789abcdef"):
+        return text[:12]  # a hash: that it is another one is all it says
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -157,6 +195,7 @@ def document(results: Sequence[Result]) -> list[dict[str, Any]]:
                         "name": verdict.name,
                         "outcome": verdict.outcome,
                         "why": _why(verdict),
+                        "unit": measure_of(verdict.name),
                         **_numbers(verdict),
                         "detectable": _finite(detected.get(verdict.name)),
                         "tolerance": asdict(result.baseline.tolerances[verdict.name]),
@@ -228,13 +267,17 @@ def markdown(results: Sequence[Result]) -> str:
 
 
 def write(results: Sequence[Result], folder: Path | None) -> None:
-    """``gate.md``, ``gate.json``, ``gate.xml``; and the step summary where there is one."""
+    """``gate.md``, ``gate.json``, ``gate.xml``; and the step summary where there is one.
+
+    Raises:
+        OSError: one of them cannot be written.
+    """
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(markdown(results))
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "gate.md").write_text(markdown(results), "utf-8")
         (folder / "gate.xml").write_text(junit(results), "utf-8")
         write_json(folder / "gate.json", document(results))
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if summary:
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(markdown(results))

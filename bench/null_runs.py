@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from bench.gate import (
     shown,
 )
 from bench.tolerance import Outcome, decide
+from quantcore.errors import InputError
 
 RUNS = 1000
 _Floats = NDArray[np.float64]
@@ -83,7 +85,7 @@ def null_runs(baseline: Baseline, *, runs: int = RUNS, seed: int = 0) -> Rates |
                     changes,
                     clusters,  # noqa: B023  used at once
                     tolerance=gate.tolerance,
-                    gates=gates_of(baseline),
+                    gates=gates_of(baseline.tolerances),
                 ).outcome
 
             found.add(decided(changes))
@@ -116,7 +118,8 @@ def _left_out(baseline: Baseline) -> list[list[_Gate]]:
                 noise = noise_of(name, own[name], others)
             if noise is None:
                 continue
-            value = noise.tolerance if allowed.reason == OWN_REASON else allowed.value
+            own_value = noise.tolerance(gates_of(baseline.tolerances))
+            value = own_value if allowed.reason == OWN_REASON else allowed.value
             judged = replace(
                 baseline,
                 tolerances={**baseline.tolerances, name: Tolerance(value=value, reason="")},
@@ -171,7 +174,7 @@ def table(baselines: Sequence[Path]) -> str:
         baseline = read(path)
         rates = null_runs(baseline)
         if rates is None:
-            lines.append([path.stem, "no rerun was drawn", *[""] * 6])
+            lines.append([path.stem, "no calibration, nothing was drawn", *[""] * 6])
             continue
         first = [path.stem, *(str(rates.outcomes[one]) for one in ("fail", "no verdict"))]
         for name, own in own_changes(baseline).items():
@@ -188,4 +191,8 @@ def table(baselines: Sequence[Path]) -> str:
 if __name__ == "__main__":
     _parser = argparse.ArgumentParser(description="How often gates cry wolf, and how often not.")
     _parser.add_argument("baselines", nargs="+", type=Path, metavar="FILE")
-    print(table(_parser.parse_args().baselines), end="")
+    try:
+        print(table(_parser.parse_args().baselines), end="")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -194,17 +194,20 @@ class AwqBench:
             source: the unquantized model of a quantized folder.
             run: a finished comparison to judge instead of measuring.
 
-        Raises:
-            InputError: a baseline, model or comparison that cannot be used.
+        A baseline, model or comparison that cannot be used fails the test too.
         """
         from bench import baseline, gate_report
+        from quantcore.errors import InputError
 
-        results = baseline.gate(
-            [Path(one) for one in baselines],
-            model=model,
-            source=source,
-            run=None if run is None else Path(run),
-        )
+        try:
+            results = baseline.gate(
+                [Path(one) for one in baselines],
+                model=model,
+                source=source,
+                run=None if run is None else Path(run),
+            )
+        except InputError as error:
+            pytest.fail(f"awq-bench: {error}", pytrace=False)
         kept = self._config.stash.setdefault(_TABLES, [])
         kept += [(result.path, [gate_report.grid(result)]) for result in results]
         if any(result.outcome != "pass" for result in results):

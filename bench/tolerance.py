@@ -94,6 +94,13 @@ def spread(values: Sequence[float] | _Floats, clusters: Sequence[Hashable] | Non
     )
 
 
+def bound_of(noise: Spread, *, gates: int, alpha: float = ALPHA) -> float:
+    """How far each bound lies from a mean of this spread; infinite for one unit."""
+    if noise.units < 2:
+        return math.inf
+    return float(stats.t.isf(alpha / gates, noise.units - 1)) * noise.error
+
+
 def decide(
     values: Sequence[float] | _Floats,
     clusters: Sequence[Hashable] | None,
@@ -117,10 +124,8 @@ def decide(
     found = spread(values, clusters)
     if not np.any(np.asarray(values)):
         bounds = (0.0, 0.0)
-    elif found.units < 2:
-        bounds = (-math.inf, math.inf)  # one unit says nothing of its spread
     else:
-        reach = float(stats.t.isf(alpha / gates, found.units - 1)) * found.error
+        reach = bound_of(found, gates=gates, alpha=alpha)  # one unit says nothing of its spread
         bounds = (found.mean - reach, found.mean + reach)
     low, high = bounds
     outcome: Outcome = "no verdict"
@@ -200,21 +205,26 @@ def detectable(
         error = math.sqrt(noise.error**2 + own)
         return regression - start - reach * error - math.hypot(own_power * error, between)
 
-    if beyond(0.0) >= 0:
-        return 0.0
     top = max(start, 0.0) + noise.error + between + 1e-9
-    for _ in range(64):
-        if beyond(top) >= 0:
-            return float(optimize.brentq(beyond, 0.0, top, xtol=1e-12))
+    while beyond(top) < 0:
         top *= 2
-    return math.inf
+        if top > 1e6:
+            return math.inf
+    # From above: where reruns do not differ at all, few flips are found less surely than none.
+    below = top
+    while beyond(below) >= 0:
+        below /= 1.1
+        if below < 1e-12:
+            return 0.0
+    return float(optimize.brentq(beyond, below, 1.1 * below, xtol=1e-12))
 
 
 def floor(changes: Sequence[float], *, alpha: float = ALPHA) -> float:
     """What a rerun's change stays below with probability 1 - alpha, from some reruns' changes.
 
-    The one-sided prediction bound of a normal sample, mean + t(1 - alpha) * sd * sqrt(1 + 1/n); not
-    below the largest that was seen, nor below 0.
+    The one-sided prediction bound of a normal sample, mean + t(1 - alpha) * sd * sqrt(1 + 1/n),
+    with a mean below 0 taken as 0: that a baseline drew worse than its reruns is luck, and no
+    reason to allow less. Not below the largest that was seen.
 
     Raises:
         ValueError: fewer than two changes, or one that is not finite.
@@ -223,4 +233,4 @@ def floor(changes: Sequence[float], *, alpha: float = ALPHA) -> float:
     if len(seen) < 2 or not np.isfinite(seen).all():
         raise ValueError(f"{len(seen)} finite changes: a floor takes at least two")
     reach = float(stats.t.isf(alpha, len(seen) - 1)) * math.sqrt(1 + 1 / len(seen))
-    return max(0.0, float(seen.max()), float(seen.mean() + reach * seen.std(ddof=1)))
+    return max(float(seen.max()), max(0.0, float(seen.mean())) + reach * float(seen.std(ddof=1)))

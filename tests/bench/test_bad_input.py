@@ -1306,6 +1306,20 @@ def test_a_baseline_that_is_there(baseline: Refused, tmp_path: Path) -> None:
     baseline(value="b.json", rule="is there already", fix="give --force")
 
 
+def test_a_baseline_below_a_file(baseline: Refused, tmp_path: Path) -> None:
+    write(tmp_path / "file", "mine")
+    baseline("--out", "file/b.json", value="file/b.json", rule="is a file", fix="name another")
+
+
+def test_a_model_after_the_baselines(refused: Refused, model: Path) -> None:
+    refused(
+        *("gate", "--baseline", "b.json", model),
+        value=str(model),
+        rule="is a model's folder",
+        fix="put MODEL before --baseline",
+    )
+
+
 def test_a_baseline_in_the_place_of_a_folder(baseline: Refused, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     baseline("--out", "folder", "--force", value="folder", rule="is a folder", fix="name a file")

@@ -5,18 +5,24 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import datasets.config
+import huggingface_hub.constants
 import numpy as np
 import pytest
+import torch
+from scipy import stats
 
 from bench import baseline as baselines
 from bench import cli, environment, gate, tolerance
 from bench.cell import Workbench
 from bench.compare import Comparison, Entry
-from bench.gate import Baseline, Rerun, Tolerance, detectable_of, noise_of, own_changes
+from bench.gate import Baseline, Change, Rerun, Tolerance, detectable_of, noise_of, own_changes
 from bench.null_runs import null_runs
 from bench.records import Record
 from bench.request import Request
+from quantcore import hub
 from quantcore.errors import InputError
 
 COMMAND = [
@@ -96,7 +102,8 @@ def test_its_tolerances_come_from_the_reruns(made: Baseline) -> None:
         errors = [np.std(one.samples[name], ddof=1) for one in made.reruns]
         windows = len(made.reruns[0].samples[name])
         assert noise.spread.error == pytest.approx(max(errors) / math.sqrt(windows))
-        assert made.tolerances[name].value == 2 * noise.floor + noise.spread.error
+        reach = stats.t.isf(0.05 / 2, windows - 1) * noise.spread.error
+        assert made.tolerances[name].value == pytest.approx(2 * noise.floor + reach)
         size = detectable_of(made, name, own[name], noise)
         assert size is not None
         assert size > made.tolerances[name].value
@@ -134,6 +141,10 @@ def iter_reruns(made: Baseline):  # type: ignore[no-untyped-def]
         ({"methods": ("rtn", "awq")}, "one method and one scheme"),
         ({"source": "elsewhere"}, "MODEL is the source already"),
         ({"methods": (), "schemes": ()}, "give it with --source"),
+        (
+            {"methods": (), "schemes": (), "suites": ("perplexity",)},
+            "--calibration .*is taken as quantized already",
+        ),
         ({"calibration_samples": 6}, "gives the same 6 sequences by every seed.*samples 3"),
     ],
 )
@@ -155,6 +166,33 @@ def test_what_cannot_be_a_baseline_is_refused_before_anything_is_measured(
         baselines.make(replace(asked, **options), tolerances, **rest)  # type: ignore[arg-type]
 
 
+def test_one_window_is_no_baseline(asked: Request) -> None:
+    with pytest.raises(InputError, match=r"perplexity cannot be gated: 1 window .* measure more"):
+        baselines.make(replace(asked, windows=1), {})
+
+
+def test_items_of_which_none_is_right_are_no_baseline() -> None:
+    right = Change(values=[0.0] * 10, flips=True, most=0.1)
+    baselines._refuse_idle("json", right)
+    with pytest.raises(InputError, match=r"json cannot be gated: .*nothing right"):
+        baselines._refuse_idle("json", replace(right, most=0.0))
+
+
+def test_what_a_default_chose_is_asked_for_by_name(
+    asked: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    hub.unreachable.cache_clear()
+    request = replace(asked, text=None, calibration=None, windows=4, calibration_samples=2)
+    with baselines.opened(request) as model:
+        found = model.measure("awq", "int4-g32").request
+    hub.unreachable.cache_clear()
+    assert (found.text, found.calibration) == ("embedded", "self")
+    kept = baselines._kept(found, None)
+    assert (kept["text"], kept["calibration"]) == ("embedded", "self")
+
+
 def test_methods_without_calibration_and_folders_have_baselines_too(
     asked: Request, tmp_path: Path
 ) -> None:
@@ -169,7 +207,8 @@ def test_methods_without_calibration_and_folders_have_baselines_too(
     folder = tmp_path / "folder"
     quantize = ["quantize", asked.model, "--method", "rtn", "--scheme", "int4-g32"]
     assert cli.main([*quantize, "--out", str(folder)]) == cli.DONE
-    request = replace(asked, model=str(folder), methods=(), schemes=())
+    request = Request(model=str(folder), methods=(), schemes=(), text=asked.text, seqlen=32)
+    request = replace(request, suites=asked.suites)
     of_folder = baselines.make(request, {}, source=asked.model)
     beside = tmp_path / "folder.json"
     gate.write(of_folder, beside, force=False)
@@ -264,6 +303,7 @@ def test_what_was_kept_of_other_texts_is_measured_anew(
     assert cli.main([*words, "--out", "b.json"]) == cli.BAD_INPUT
     assert "below the noise floor" in capsys.readouterr().err
     assert not Path("b.json").exists()
+    assert list(tmp_path.glob("awq-bench-runs/*/00/records/*.json"))
     kept = baselines.parts_folder(request, None)
     assert kept is not None
     text.write_text(text.read_text("utf-8")[:-200], "utf-8")
@@ -291,6 +331,11 @@ def test_changing_a_baseline_shows_the_difference_first(
     # What was shown is what is written: nothing is measured twice.
     capsys.readouterr()
     monkeypatch.setattr(Workbench, "measure", never)
+    wide = ["--tolerance", "divergence=0.5:nobody looks"]
+    assert cli.main(["rebaseline", str(path), *wide]) == cli.DONE
+    said = " ".join(capsys.readouterr().out.split())
+    assert "+0.5000 nats: nobody looks" in said
+    assert "1,000 null runs" in said
     assert cli.main(["rebaseline", str(path), "--accept"]) == cli.DONE
     assert "nobody minds" in " ".join(capsys.readouterr().out.split())
     again = gate.read(path)
@@ -324,6 +369,34 @@ def test_null_runs_see_a_gate_that_cries_wolf_and_one_that_sleeps(made: Baseline
     found = null_runs(replace(made, reruns=tuple(far)), runs=50)
     assert found is not None
     assert found.outcomes["fail"] == 10
+
+
+def test_a_rerun_that_fails_is_no_baseline(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Workbench.measure
+
+    def measure(self: Workbench, *arguments: Any) -> Record:
+        record = real(self, *arguments)
+        if torch.get_num_threads() == other:
+            return replace(record, status="failed", error="out of memory", metrics={})
+        return record
+
+    other = 1 if torch.get_num_threads() > 1 else 2
+    monkeypatch.setattr(Workbench, "measure", measure)
+    with pytest.raises(InputError, match=r"rerun '. threads?'\): out of memory"):
+        baselines.make(asked, {})
+
+
+def test_a_suite_that_cannot_be_gated_is_no_part_of_a_baseline(
+    asked: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = baselines.changes
+
+    def changes(*pairs: Any) -> dict[str, Any]:
+        return {**real(*pairs), "divergence": "no prompt of divergence fits the context"}
+
+    monkeypatch.setattr(baselines, "changes", changes)
+    with pytest.raises(InputError, match=r"divergence cannot be gated.*leave it out of --suites"):
+        baselines.make(asked, {})
 
 
 def test_a_rerun_that_says_nothing_of_a_gate_is_left_out(made: Baseline) -> None:

@@ -197,8 +197,8 @@ def older(text: str) -> str:
         (older, "has version 0, and this program reads 1"),
         (lambda text: text[: len(text) // 2], "damaged or cut off"),
         (lambda text: "", "damaged or cut off"),
-        (lambda text: "[]", "no baseline of this program"),
-        (lambda text: '{"schema_version": 1}', "no baseline of this program"),
+        (lambda text: "[]", "was not written by"),
+        (lambda text: '{"schema_version": 1}', "was not written by"),
     ],
 )
 def test_a_damaged_file_is_refused(
@@ -230,8 +230,42 @@ def test_reports_for_people_and_machines(
     assert "allowed +1.01 %" in str(failure.get("message"))
     found = json.loads((tmp_path / "report" / "gate.json").read_text("utf-8"))
     assert [one["outcome"] for one in found] == ["pass", "fail"]
+    units = {one["name"]: one["unit"] for one in found[0]["gates"]}
+    assert units["perplexity"] == "natural logarithm of the ratio"
     assert "FAIL" in summary.read_text("utf-8")
     assert summary.read_text("utf-8") == (tmp_path / "report" / "gate.md").read_text("utf-8")
+
+
+def test_every_file_that_is_named_is_read(
+    base: Baseline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(base, tmp_path / "b.json", force=False)
+    (tmp_path / "damaged.json").write_text("{", "utf-8")
+    once = ["--baseline", str(tmp_path / "damaged.json"), "--baseline", str(tmp_path / "b.json")]
+    assert cli.main(["gate", *once]) == cli.BAD_INPUT
+    assert "damaged.json is damaged" in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written_changes_no_failure(
+    base: Baseline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "nowhere" / "summary.md"))
+    path = tmp_path / "b.json"
+    write(replace(base, quantized=changed(base.quantized, shifted(-0.5))), path, force=False)
+    assert cli.main(["gate", "--baseline", str(path)]) == cli.GATE_FAILED
+    assert "no report: " in capsys.readouterr().err
+    path = tmp_path / "same.json"
+    write(base, path, force=False)
+    assert cli.main(["gate", "--baseline", str(path)]) == cli.BAD_INPUT
+
+
+def test_changes_are_shown_in_their_units() -> None:
+    found = [gate.shown("perplexity", value) for value in (0.0, 0.0031, -2e-7, float("inf"))]
+    assert found == ["+0.00 %", "+0.31 %", "-2e-05 %", "unbounded"]
+    assert gate.shown("divergence", 0.00012) == "+0.0001 nats"
+    assert gate.shown("divergence", 1e-5) == "+1e-05 nats"
+    assert gate.shown("json", -0.0123) == "-1.2 points"
+    assert gate.shown("throughput", 0.05) == "+4.88 %"
 
 
 def test_the_command_measures_again_and_a_finished_comparison_serves(
@@ -298,6 +332,21 @@ def test_every_task_suite_is_gated(tmp_path: Path) -> None:
     (decision,) = [v.decision for v in result.verdicts if v.name == "json"]
     assert decision is not None
     assert decision.change == pytest.approx(before - after, abs=1e-12)
+
+
+def test_a_suite_with_little_to_lose_is_told(tmp_path: Path) -> None:
+    made, same = of_tasks("int3-g128")
+    held = made.quantized.metrics["json_acc"]["columns"]["value"]
+    few = [1.0 if number < 3 else 0.0 for number in range(len(held))]
+    metrics = copy.deepcopy(made.quantized.metrics)
+    metrics["json_acc"]["columns"]["value"] = few
+    poor = replace(made.quantized, metrics=metrics)
+    zeros = {"json": [0.0] * len(held)}
+    reruns = tuple(gate.Rerun(what=f"{n}", drawn=True, samples=zeros) for n in range(5))
+    made = replace(made, quantized=poor, reruns=reruns)
+    result = judge(made, tmp_path / "b.json", (same[0], poor), made.declared)
+    assert outcomes(result)["json"] == "pass"
+    assert any("json can hardly fail" in note for note in gate_report.grid(result).notes)
 
 
 def test_items_of_another_suite_version_are_no_verdict(tmp_path: Path) -> None:
@@ -492,4 +541,4 @@ def test_what_a_folder_of_another_program_declares(tmp_path: Path) -> None:
     found = baselines._declared_in(tmp_path)
     assert (found["method"], found["scheme"]) == ("awq", {"bits": 4, "group_size": 128})
     assert "hidden_size 64" in found["source"]
-    assert baselines._is_quantized(str(tmp_path))
+    assert baselines.is_quantized(str(tmp_path))
