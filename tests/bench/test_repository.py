@@ -5,11 +5,14 @@ from __future__ import annotations
 import configparser
 import hashlib
 import re
+import shlex
 import subprocess
 import tomllib
 from pathlib import Path
 
 import yaml
+
+from bench import cli, gate
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -22,6 +25,7 @@ def read(name: str) -> str:
     return (ROOT / name).read_text("utf-8")
 
 
+GATE = yaml.safe_load(read(".github/workflows/gate.yml"))
 WORKFLOW = yaml.safe_load(read(".github/workflows/ci.yml"))
 HOOKS = yaml.safe_load(read(".pre-commit-config.yaml"))
 TOX = configparser.ConfigParser(interpolation=None)
@@ -56,6 +60,7 @@ def test_the_workflow_runs_the_readmes_two_commands() -> None:
     ran = {
         name: [s["run"] for s in job["steps"] if "tox" in s.get("run", "")]
         for name, job in jobs.items()
+        if "steps" in job
     }
     comparison, tests = readme_commands()
     assert ran == {"tests": [tests], "comparison": [comparison]}
@@ -74,9 +79,41 @@ def test_the_workflow_tests_every_python_that_is_claimed() -> None:
 def test_the_workflow_may_only_read_and_gives_way_to_the_newer_run() -> None:
     assert WORKFLOW["permissions"] == {"contents": "read"}
     assert WORKFLOW["concurrency"]["cancel-in-progress"] is True
-    for job in WORKFLOW["jobs"].values():
+    assert GATE["permissions"] == {"contents": "read"}
+    for job in (*WORKFLOW["jobs"].values(), *GATE["jobs"].values()):
         assert "permissions" not in job
-        assert job["timeout-minutes"] <= 60
+        assert "uses" in job or job["timeout-minutes"] <= 60
+
+
+def test_the_workflow_gates_the_reference_model_as_others_would() -> None:
+    job = WORKFLOW["jobs"]["gate"]
+    assert job["uses"] == "./.github/workflows/gate.yml"
+    called = GATE[True]["workflow_call"]  # YAML 1.1 reads the word `on` as true
+    assert set(job["with"]) <= set(called["inputs"])
+    assert {name for name, one in called["inputs"].items() if one.get("required")} <= set(
+        job["with"]
+    )
+    folder = ROOT / job["with"]["baselines"]
+    declared = [gate.read(path).declared for path in sorted(folder.glob("*.json"))]
+    assert {(one["method"], one["scheme"]) for one in declared} == {
+        (method, scheme) for method in ("awq+clip", "gptq") for scheme in ("int4-g128", "int3-g128")
+    }
+
+
+def test_the_gates_workflow_decides_by_the_exit_code_and_keeps_its_reports() -> None:
+    (job,) = GATE["jobs"].values()
+    decide = next(step for step in job["steps"] if "awq-bench gate" in step.get("run", ""))
+    assert not {"continue-on-error", "if"} & set(decide)
+    # What a caller writes reaches the shell as variables, never as text of the script.
+    assert all("${{" not in step.get("run", "") for step in job["steps"])
+    report = re.search(r"--report (\S+)", decide["run"])
+    assert report
+    assert job["steps"][-1]["with"]["path"] == report[1]
+    assert job["steps"][-1]["if"] == "always()"
+    words = shlex.split(decide["run"].split("awq-bench ")[1].replace('"${arguments[@]}"', "model"))
+    assert cli._parser().parse_args(words).command == "gate"
+    env = GATE["jobs"]["gate"]["env"]
+    assert env["PIP_EXTRA_INDEX_URL"] == WORKFLOW["env"]["PIP_EXTRA_INDEX_URL"]
 
 
 def test_the_workflow_gets_torch_without_cuda_through_tox() -> None:
