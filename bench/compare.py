@@ -190,7 +190,8 @@ def begin(
     pending = [entry for entry in plan if entry[0].id not in run.done]
     for notice in structure.notices:
         say.warn(notice)
-    _announce(say, loaded, structure, suites, calibration, pending, cache)
+    if not say.silent:
+        _announce(say, loaded, structure, suites, calibration, pending, cache)
 
     calibrator = None
     if calibration is not None:

@@ -25,6 +25,11 @@ class Reporter:
         """Report on ``console``, which should be standard error: tables go to standard output."""
         self.console = console
 
+    @property
+    def silent(self) -> bool:
+        """Nobody reads lines of information: what they would say need not be measured."""
+        return self.console.quiet
+
     def say(self, text: str, *, style: str = "") -> None:
         """A line of information, as it is: names may hold brackets."""
         self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
@@ -58,6 +63,8 @@ class Reporter:
 
 class Bars(Reporter):
     """Bars and warnings alone, for what is done many times over."""
+
+    silent = True
 
     def say(self, text: str, *, style: str = "") -> None:
         """Nothing."""
