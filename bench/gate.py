@@ -441,6 +441,8 @@ def judge(
         declared: how the quantized one was made; see `declared_of`.
     """
     measured, wanted = key_of(now[1], declared), baseline.key
+    # What was measured besides, a comparison's other suites, is nobody's concern here.
+    measured = {k: v for k, v in measured.items() if k in wanted or not k.startswith("suite ")}
     if now[0] is None:
         for key in (wanted, measured):
             key.pop("suite divergence", None)  # a model alone has none: that gate says so

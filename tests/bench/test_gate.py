@@ -349,6 +349,20 @@ def test_a_suite_with_little_to_lose_is_told(tmp_path: Path) -> None:
     assert any("json can hardly fail" in note for note in gate_report.grid(result).notes)
 
 
+def test_suites_that_were_measured_besides_do_not_matter(
+    base: Baseline, measured: Measured, tmp_path: Path
+) -> None:
+    suites = {**measured.quantized.cell.suites, "json": {"metric": "json_acc"}}
+    more = replace(measured.quantized, cell=replace(measured.quantized.cell, suites=suites))
+    result = judge(base, tmp_path / "b.json", (measured.unquantized, more), measured.declared)
+    assert result.outcome == "pass"
+    fewer = {name: suite for name, suite in suites.items() if name == "divergence"}
+    less = replace(measured.quantized, cell=replace(measured.quantized.cell, suites=fewer))
+    result = judge(base, tmp_path / "b.json", (measured.unquantized, less), measured.declared)
+    assert list(result.differing) == ["suite perplexity"]
+    assert result.outcome == "no verdict"
+
+
 def test_items_of_another_suite_version_are_no_verdict(tmp_path: Path) -> None:
     made, (unquantized, measured) = of_tasks("int2-g64")
     suites = copy.deepcopy(measured.cell.suites)
