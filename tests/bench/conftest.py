@@ -52,3 +52,19 @@ def request_for(tiny_folder: Path, text_folder: Path) -> Request:
         text=str(text_folder / "evaluation.txt"),
         seqlen=32,
     )
+
+
+@pytest.fixture(scope="session")
+def asked(tiny_folder: Path, text_folder: Path) -> Request:
+    """One quantized cell, as a baseline has it."""
+    return Request(
+        model=str(tiny_folder),
+        methods=("awq",),
+        schemes=("int4-g32",),
+        calibration=str(text_folder / "calibration.txt"),
+        calibration_samples=8,
+        calibration_seqlen=32,
+        text=str(text_folder / "evaluation.txt"),
+        seqlen=32,
+        suites=("perplexity", "divergence"),
+    )

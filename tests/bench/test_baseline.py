@@ -50,21 +50,6 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def asked(tiny_folder: Path, text_folder: Path) -> Request:
-    return Request(
-        model=str(tiny_folder),
-        methods=("awq",),
-        schemes=("int4-g32",),
-        calibration=str(text_folder / "calibration.txt"),
-        calibration_samples=8,
-        calibration_seqlen=32,
-        text=str(text_folder / "evaluation.txt"),
-        seqlen=32,
-        suites=("perplexity", "divergence"),
-    )
-
-
-@pytest.fixture(scope="module")
 def made(asked: Request) -> Baseline:
     return baselines.make(asked, {})
 

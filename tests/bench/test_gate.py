@@ -28,21 +28,6 @@ from quantcore.errors import InputError
 PERPLEXITY = "evaluation_ppl_32"
 
 
-@pytest.fixture(scope="module")
-def asked(tiny_folder: Path, text_folder: Path) -> Request:
-    return Request(
-        model=str(tiny_folder),
-        methods=("awq",),
-        schemes=("int4-g32",),
-        calibration=str(text_folder / "calibration.txt"),
-        calibration_samples=8,
-        calibration_seqlen=32,
-        text=str(text_folder / "evaluation.txt"),
-        seqlen=32,
-        suites=("perplexity", "divergence"),
-    )
-
-
 def measure(request: Request) -> Measured:
     with opened(request) as model:
         return model.measure(*request.methods, *request.schemes)
