@@ -18,6 +18,7 @@ from bench.reference import CALIBRATION_FILE, TOKENIZER_FILE
 from quantcore.checkpoint import LoadedModel, sha256_of
 from quantcore.errors import InputError, nearest
 from suites import texts
+from suites.kv_cache import Forward
 
 NAMES = {
     **{name: corpus.about for name, corpus in texts.CALIBRATION.items()},
@@ -274,7 +275,7 @@ def sample_from(
 
     Each begins with the tokenizer's first special token, or with a random token where it has none.
     """
-    device = loaded.device
+    device, forward = loaded.device, Forward.of(loaded.model)
     generator = torch.Generator(device=device).manual_seed(seed)
     begin = loaded.tokenizer.bos_token_id
     begin = loaded.tokenizer.eos_token_id if begin is None else begin
@@ -288,10 +289,9 @@ def sample_from(
             token = torch.full((count, 1), begin, device=device)
         sequence, cache = [token], None
         for _ in range(seqlen - 1):
-            output = loaded.model(input_ids=token, past_key_values=cache, use_cache=True)
-            cache = output.past_key_values
+            logits, cache = forward(token, cache=cache, keep=1)
             # Heads may be padded beyond the vocabulary; those rows were never trained.
-            probabilities = output.logits[:, -1, :vocabulary].float().softmax(-1)
+            probabilities = logits[:, -1, :vocabulary].float().softmax(-1)
             token = torch.multinomial(probabilities, 1, generator=generator)
             sequence.append(token)
         written.append(torch.cat(sequence, dim=1).cpu())

@@ -18,7 +18,7 @@ from bench import environment, estimate
 from bench.reference import CALIBRATION_FILE, MODEL_FOLDER
 from kernels import native, triton_w4a16
 from kernels.place import Place
-from quantcore import hub
+from quantcore import hub, versions
 from quantcore.scheme import QuantScheme
 from suites import texts
 from suites.code import sandbox
@@ -43,11 +43,12 @@ def findings(*, data_dir: Path | None) -> list[Finding]:
         *(
             Finding(
                 name=name,
-                there=environment.version(name) is not None,
-                detail=environment.version(name) or _WITHOUT.get(name, ""),
+                there=versions.installed(name) is not None,
+                detail=versions.installed(name) or _WITHOUT.get(name, ""),
             )
             for name in ("torch", "transformers", "lm-eval", "datasets", "bfcl-eval", "triton")
         ),
+        *_untried(),
         Finding(
             name="processor",
             there=True,
@@ -82,6 +83,17 @@ _WITHOUT = {
     "datasets": "wikitext2, c4 and pileval from the data hub",
     "triton": "INT4 on a GPU (it comes with torch for CUDA)",
 }
+
+
+def _untried() -> list[Finding]:
+    """Are releases installed that nobody ran this one with?"""
+    if versions.installed(versions.DISTRIBUTION) is None:
+        detail = "unknown: awq-bench runs from its source here; pip install . declares them"
+        return [Finding(name="releases tried", there=False, detail=detail)]
+    found = versions.untried().values()
+    lines = [Finding(name="releases tried", there=False, detail=sentence) for sentence in found]
+    whole = Finding(name="releases tried", there=True, detail="all packages are among them")
+    return lines or [whole]
 
 
 def _native() -> Finding:

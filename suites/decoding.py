@@ -13,7 +13,6 @@ that they start from.
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from suites.kv_cache import Forward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,6 +40,8 @@ _FAMILIAR = 64
 """Prompts that agree in so many first tokens are taken to share more, and batched together."""
 _BY_LENGTH = ("dynamic", "longrope")
 """Rotary embeddings for which a beginning by itself is not what it is within a longer row."""
+_ROUNDING = 0.05
+"""Of logits' spread, what two ways to the same ones may differ by: bfloat16 takes about 0.01."""
 _FINISHED = -1
 
 
@@ -83,11 +87,13 @@ def fitting(works: Sequence[Work], budget: int) -> int:
 class _Roomy(DynamicLayer):  # type: ignore[misc]
     """A layer's keys and values with room behind them for the next tokens."""
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self, layer: DynamicLayer) -> None:
         super().__init__()
-        self.dtype, self.device, self.is_initialized = layer.dtype, layer.device, True
-        self.keys, self.values = layer.keys, layer.values
-        self._space = (layer.keys, layer.values)
+        super().update(layer.keys, layer.values)  # sets whatever a layer of this release has
+        self._space = (self.keys, self.values)
         self._used: Tensor | None = None
 
     def update(
@@ -120,15 +126,15 @@ class _Rows:
     ) -> None:
         self.model, self.say = model, say
         self.device = next(model.parameters()).device
-        accepted = inspect.signature(model.forward).parameters
-        self.takes_positions = "position_ids" in accepted
-        self.keeps_logits = "logits_to_keep" in accepted
+        self.run = Forward.of(model)
         width = max(map(len, rows))
         self.prompts = [list(row) for row in rows]
         self.ids = torch.tensor([[0] * (width - len(row)) + row for row in self.prompts])
         real = torch.arange(width) >= width - torch.tensor([[len(row)] for row in rows])
         self.ids, self.mask = self.ids.to(self.device), real.long().to(self.device)
         self.cache: Any = None
+        self.proven = False
+        """A cache that is not plain was seen to continue the rows."""
 
     def start(self) -> Tensor:
         """Run the rows; logits of what follows each, [rows, vocabulary]."""
@@ -150,15 +156,37 @@ class _Rows:
         """
         self.ids = torch.cat([self.ids, tokens], 1)
         self.mask = torch.cat([self.mask, real.long()], 1)
-        if self.cache is not None and tokens.shape[1] > 1 and not self._plain():
-            self.cache = None  # not every other kind can be continued by several tokens
+        if self.cache is not None and not self._plain():
+            if tokens.shape[1] > 1:
+                self.cache = None  # not every other kind can be continued by several tokens
+            elif not self.proven:
+                return self._prove(tokens, keep=keep)
         if self.cache is None:
-            self.say(
-                f"{type(self.model).__name__} has no cache of keys and values that can be "
-                "continued here, so every step runs whole rows: slower, with the same results"
-            )
+            self._tell()
             tokens = self.ids
         return self._forward(tokens, self.mask, keep=keep)
+
+    def _tell(self) -> None:
+        self.say(
+            f"{type(self.model).__name__} has no cache of keys and values that can be "
+            "continued here, so every step runs whole rows: slower, with the same results"
+        )
+
+    def _prove(self, tokens: Tensor, *, keep: int) -> Tensor:
+        """Continue states of an unknown kind, and keep doing so if whole rows say the same.
+
+        Models of which nothing but a state is kept (Mamba) may take masks, padding and positions
+        otherwise in a step than in a whole row, without an error.
+        """
+        continued, cache = self._forward(tokens, self.mask, keep=keep), self.cache
+        self.cache = None
+        whole = self._forward(self.ids, self.mask, keep=keep)
+        off = (continued - whole).float().abs().mean(-1)
+        self.proven = bool((off <= _ROUNDING * whole.float().std(-1)).all())
+        self.cache = cache if self.proven else None
+        if not self.proven:
+            self._tell()
+        return continued if self.proven else whole
 
     def select(self, index: Tensor) -> None:
         """Keep these rows, in this order; a row may be named more than once."""
@@ -174,17 +202,14 @@ class _Rows:
                 layers[number] = _Roomy(layer)
 
     def _forward(self, ids: Tensor, mask: Tensor, *, keep: int) -> Tensor:
-        given: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": True}
-        if self.takes_positions:
-            given["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        if self.keeps_logits:
-            given["logits_to_keep"] = keep
-        if self.cache is not None:
-            given["past_key_values"] = self.cache
-        output = self.model(**given)
-        cache = getattr(output, "past_key_values", None)
+        logits, cache = self.run(
+            ids,
+            cache=self.cache,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :],
+            keep=keep,
+        )
         self.cache = cache if hasattr(cache, "reorder_cache") else None
-        logits: Tensor = output.logits[:, -keep:]
         return logits
 
     def _shared(self) -> int:
@@ -212,9 +237,13 @@ class _Rows:
         columns = torch.arange(count, device=self.device)
         padding = (self.mask == 0).sum(1, keepdim=True)
         index = (columns - padding).clamp(min=0)
-        for layer in self.cache.layers:
-            layer.keys = layer.keys[0][:, index].transpose(0, 1)
-            layer.values = layer.values[0][:, index].transpose(0, 1)
+        under = DynamicCache()
+        for number, layer in enumerate(self.cache.layers):
+            keys, values = (
+                states[0][:, index].transpose(0, 1) for states in (layer.keys, layer.values)
+            )
+            under.update(keys, values, number)
+        self.cache = under
 
     def _plain(self, *, sliding: bool = True) -> bool:
         """Whether the cache is made of keys and values only, one for every token (of a window)."""

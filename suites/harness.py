@@ -16,13 +16,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partialmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from quantcore.errors import InputError
 from quantcore.hub import use_cache_if_unreachable
-from suites import TASK_SUITES
+from suites import TASK_SUITES, internals
 from suites.long_prompt.items import LONGEST, default_lengths
 from suites.multilingual.standard import source_of
 
@@ -334,21 +333,17 @@ def _load(
     """lm-eval's tasks by name, from data that lies here or on the hub."""
     with _quietly():
         from lm_eval.tasks import TaskManager
-        from lm_eval.tasks._factory import TaskFactory
 
         data_sets: list[str] = []
         copies: list[bool] = []
 
-        class LocalFirst(TaskFactory):  # type: ignore[misc]
-            """Takes a data set from the user's folder where it holds one of that name."""
-
-            def _load_full_config(self, entry: Any, overrides: Any = None) -> dict[str, Any]:
-                config: dict[str, Any] = super()._load_full_config(entry, overrides)
-                if config.get("dataset_path"):
-                    data_sets.append(str(config["dataset_path"]))
-                found = _localized(config, options.data_dir)
-                copies.append(found is not config)
-                return found
+        def local_first(config: dict[str, Any]) -> dict[str, Any]:
+            """Take a data set from the user's folder where it holds one of that name."""
+            if config.get("dataset_path"):
+                data_sets.append(str(config["dataset_path"]))
+            found = _localized(config, options.data_dir)
+            copies.append(found is not config)
+            return found
 
         metadata: dict[str, Any] = {"tokenizer": str(tokenizer_folder)}
         if target.startswith("awqbench_long_prompt"):
@@ -362,7 +357,7 @@ def _load(
         manager = TaskManager(
             include_path=str(FOLDER), include_defaults=not ours, metadata=metadata
         )
-        manager._factory = LocalFirst(meta=metadata)
+        internals.rewrite_configurations(manager, local_first, metadata)
         if target not in manager.all_tasks:
             # Thousands are known: name the nearest, not all.
             near = difflib.get_close_matches(target, manager.all_tasks, n=3)
@@ -429,18 +424,14 @@ def _cannot_load(name: str, target: str, data_set: str, reason: str) -> str:
 @contextmanager
 def _quietly() -> Iterator[None]:
     """lm-eval and its bars talk over our own."""
-    from tqdm import tqdm
-
     loggers = [logging.getLogger(name) for name in ("lm_eval", "lm-eval", "datasets")]
     levels = [one.level for one in loggers]
-    initialize = tqdm.__init__
-    tqdm.__init__ = partialmethod(initialize, disable=True)
     for one in loggers:
         one.setLevel(logging.ERROR)
     try:
-        yield
+        with internals.no_bars():
+            yield
     finally:
-        tqdm.__init__ = initialize
         for one, level in zip(loggers, levels, strict=True):
             one.setLevel(level)
 

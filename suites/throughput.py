@@ -19,12 +19,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from suites import memory
+from suites.kv_cache import Forward
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 VERSION = 1
 _WARMUP = 1
@@ -223,18 +227,19 @@ def read_bytes(model: nn.Module) -> int:
 class _Eager:
     """Steps as they are, with a cache that grows."""
 
-    def __init__(self, model: nn.Module, batch_size: int, total: int) -> None:
-        self._model: Any = model
-        self._cache: Any = None
+    def __init__(self, model: nn.Module) -> None:
+        self._run = Forward.of(model)
+        self._cache: Cache | None = None
 
     def first(self, ids: Tensor) -> Tensor:
-        output = self._model(input_ids=ids, use_cache=True, logits_to_keep=1)
-        self._cache = output.past_key_values
-        return _greedy(output.logits)
+        return self._pass(ids, None)
 
     def step(self, token: Tensor) -> Tensor:
-        output = self._model(input_ids=token, past_key_values=self._cache, use_cache=True)
-        return _greedy(output.logits)
+        return self._pass(token, self._cache)
+
+    def _pass(self, ids: Tensor, cache: Cache | None) -> Tensor:
+        logits, self._cache = self._run(ids, cache=cache, keep=1)
+        return logits.argmax(-1)
 
 
 class _Graph:
@@ -243,9 +248,9 @@ class _Graph:
     def __init__(self, model: nn.Module, batch_size: int, total: int) -> None:
         from transformers import StaticCache
 
-        self._model: Any = model
+        self._run = Forward.of(model)
         device = next(model.parameters()).device
-        self._cache: Any = StaticCache(config=self._model.config, max_cache_len=total)
+        self._cache: Cache = StaticCache(config=model.config, max_cache_len=total)
         self._token = torch.zeros(batch_size, 1, dtype=torch.int64, device=device)
         self._at = torch.zeros(1, dtype=torch.int64, device=device)
         self._length = 0
@@ -254,16 +259,8 @@ class _Graph:
 
     def first(self, ids: Tensor) -> Tensor:
         self._cache.reset()
-        at = torch.arange(ids.shape[1], device=ids.device)
-        output = self._model(
-            input_ids=ids,
-            past_key_values=self._cache,
-            cache_position=at,
-            use_cache=True,
-            logits_to_keep=1,
-        )
         self._length = ids.shape[1]
-        return _greedy(output.logits)
+        return self._pass(ids, torch.arange(self._length, device=ids.device))
 
     def step(self, token: Tensor) -> Tensor:
         self._token.copy_(token)
@@ -287,24 +284,18 @@ class _Graph:
             self._next = self._forward()
 
     def _forward(self) -> Tensor:
-        output = self._model(
-            input_ids=self._token,
-            past_key_values=self._cache,
-            cache_position=self._at,
-            use_cache=True,
-        )
-        return _greedy(output.logits)
+        return self._pass(self._token, self._at)
 
-
-def _greedy(logits: Tensor) -> Tensor:
-    return logits[:, -1:].argmax(-1)
+    def _pass(self, ids: Tensor, at: Tensor) -> Tensor:
+        logits, _ = self._run(ids, cache=self._cache, cache_position=at, keep=1)
+        return logits.argmax(-1)
 
 
 @torch.inference_mode()
 def _decoder(model: nn.Module, batch_size: int, total: int, notices: list[str]) -> _Eager | _Graph:
     """CUDA graphs where they can be had; a notice where they should, and cannot."""
     if not next(model.parameters()).is_cuda:
-        return _Eager(model, batch_size, total)
+        return _Eager(model)
     try:
         graph = _Graph(model, batch_size, total)
         token = graph.first(torch.zeros(batch_size, 8, dtype=torch.int64, device="cuda"))
@@ -315,7 +306,7 @@ def _decoder(model: nn.Module, batch_size: int, total: int, notices: list[str]) 
     # RuntimeError); the notice stands in the record and under the table.
     except (RuntimeError, TypeError, ValueError) as error:
         notices.append(f"decoded without CUDA graphs, as they failed: {str(error)[:200]}")
-        return _Eager(model, batch_size, total)
+        return _Eager(model)
 
 
 @torch.inference_mode()

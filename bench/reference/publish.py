@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerFast
 
 from bench.calibration import sample_from
+from bench.records import write_json
 from bench.reference import CALIBRATION_FILE, MODEL_FOLDER
 from bench.reference.curve import accuracies, nats_per_byte
 from bench.reference.items import DOCUMENTS
@@ -44,7 +45,7 @@ def publish(work_dir: Path, data_dir: Path, out: Path, recipe: Recipe, log: Log)
     model = build_model(recipe, tokenizer)
     load_weights(model, work_dir / CHECKPOINT, prefix="model/")
     model.to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    _save_tokenizer(tokenizer, folder)
     (folder / "model.safetensors").chmod(0o644)
     loaded = load("reference", folder=folder, dtype=torch.float32, device=torch.device("cpu"))
     calibration = sample_from(loaded, samples=128, seqlen=512, seed=recipe.seed)
@@ -72,6 +73,17 @@ def publish(work_dir: Path, data_dir: Path, out: Path, recipe: Recipe, log: Log)
         **asdict(recipe),
     )
     (folder / "README.md").write_text(card, "utf-8")
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Under the name of its class that every release of Transformers knows, old ones included."""
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    saved = json.loads(path.read_text("utf-8"))
+    kept = {k: v for k, v in saved.items() if k not in ("backend", "is_local", "local_files_only")}
+    kept["tokenizer_class"] = "PreTrainedTokenizerFast"
+    kept["model_input_names"] = ["input_ids", "attention_mask"]  # old ones would add a third
+    write_json(path, dict(sorted(kept.items())))
 
 
 def _accuracy_table(found: Mapping[str, float]) -> str:

@@ -115,13 +115,28 @@ def test_the_model_and_its_baseline_take_turns(
 def test_decoding_goes_on_from_the_prompt(model: LlamaForCausalLM) -> None:
     """A step with the cache gives the token that the whole sequence gives."""
     ids = torch.randint(97, (2, 8), generator=torch.Generator().manual_seed(1))
-    decoder = throughput._Eager(model, 2, 16)
+    decoder = throughput._Eager(model)
     with torch.inference_mode():
         token = decoder.first(ids)
         for _ in range(4):
             ids = torch.cat([ids, token], dim=1)
             token = decoder.step(token)
             assert torch.equal(token[:, 0], model(input_ids=ids).logits[:, -1].argmax(-1))
+
+
+def test_a_static_cache_goes_on_from_the_prompt(model: LlamaForCausalLM) -> None:
+    """What a CUDA graph captures, run without one, prompt after prompt in the same cache."""
+    decoder = throughput._Graph(model, 2, 16)
+    for seed in (1, 2):
+        ids = torch.randint(97, (2, 8), generator=torch.Generator().manual_seed(seed))
+        with torch.inference_mode():
+            token = decoder.first(ids)
+            for at in range(8, 12):
+                ids = torch.cat([ids, token], dim=1)
+                decoder._token.copy_(token)
+                decoder._at.fill_(at)
+                token = decoder._forward()
+                assert torch.equal(token[:, 0], model(input_ids=ids).logits[:, -1].argmax(-1))
 
 
 def test_prompts_that_do_not_fit_are_left_out() -> None:
