@@ -653,7 +653,10 @@ def _files(baselines: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in baselines:
         if (path / "config.json").is_file():
-            raise InputError(f"--baseline {path} is a model's folder; put MODEL before --baseline")
+            raise InputError(
+                f"--baseline {path} is a model's folder; give it as MODEL, and what `awq-bench "
+                "baseline` wrote with --baseline"
+            )
         inside = sorted(path.glob("*.json")) if path.is_dir() else [path]
         if not inside:
             raise InputError(f"--baseline {path} holds no .json file; name a baseline, or a folder")
