@@ -773,9 +773,10 @@ def parse_tolerances(given: Sequence[str]) -> dict[str, Tolerance]:
         try:
             number = parsed_tolerance(name.strip(), value)
         except ValueError:
+            most = " and below 100" if name.strip() == SPEED else ""  # no speed is less than none
             raise InputError(
-                f"--tolerance {text}: expected GATE=VALUE:REASON with a value of 0 or more in "
-                f"{unit_of(name.strip())}, such as 'perplexity=0.5%:what users accept'"
+                f"--tolerance {text}: expected GATE=VALUE:REASON with a value of 0 or more{most} "
+                f"in {unit_of(name.strip())}, such as 'perplexity=0.5%:what users accept'"
             ) from None
         if not reason.strip():
             raise InputError(f"--tolerance {text}: a tolerance has a reason; add it after a colon")

@@ -1260,6 +1260,10 @@ BASELINE = {
         ["--tolerance", "perplexity=nan:why"],
         *("perplexity=nan:why", "a value of 0 or more", "such as 'perplexity=0.5%:"),
     ),
+    "speed": (
+        ["--tolerance", "throughput=100%:why"],
+        *("throughput=100%:why", "a value of 0 or more and below 100 in %", "such as"),
+    ),
     "no-reason": (
         ["--tolerance", "perplexity=1%"],
         *("perplexity=1%", "a tolerance has a reason", "add it after a colon"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -251,6 +252,25 @@ def test_changes_are_shown_in_their_units() -> None:
     assert gate.shown("divergence", 1e-5) == "+1e-05 nats"
     assert gate.shown("json", -0.0123) == "-1.2 points"
     assert gate.shown("throughput", 0.05) == "+4.88 %"
+
+
+@pytest.mark.parametrize("name", ["perplexity", "divergence", "json", "size", "throughput"])
+def test_a_tolerance_is_shown_as_it_was_written(name: str) -> None:
+    places = {"nats": 4, "points": 1, "%": 2}[gate.unit_of(name)]
+    most = 100 if name == "throughput" else 300
+    for number in (step * most / 997 for step in range(997)):
+        written = f"{number:.{places}f} {gate.unit_of(name)}"
+        if float(f"{number:.{places}f}") < most:
+            value = gate.parsed_tolerance(name, written)
+            assert gate.shown(name, value) == f"+{written}"
+            assert gate.parsed_tolerance(name, gate.shown(name, value)) == value
+
+
+def test_half_the_speed_is_half_the_speed() -> None:
+    assert gate.parsed_tolerance("throughput", "50%") == pytest.approx(math.log(2))
+    for text in ("100%", "250", "-1%", "inf", "nan"):
+        with pytest.raises(ValueError, match=text.removesuffix("%")):
+            gate.parsed_tolerance("throughput", text)
 
 
 def test_the_command_measures_again_and_a_finished_comparison_serves(
