@@ -567,14 +567,19 @@ def _kept(request: Request, source: str | None) -> dict[str, Any]:
 
 
 def _again(
-    baseline: Baseline, *, model: str | None, source: str | None, data_dir: Path | None
+    baseline: Baseline,
+    *,
+    model: str | None,
+    source: str | None,
+    data_dir: Path | None,
+    tasks_data: Path | None,
 ) -> tuple[Request, str | None]:
     """The request that measures what a baseline declares, on this model."""
     kept: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in baseline.request.items()
     }
     own_source = kept.pop("source", None)
-    request = Request(**{**kept, "data_dir": data_dir})
+    request = Request(**{**kept, "data_dir": data_dir, "tasks_data": tasks_data})
     if model is None:
         return request, source or own_source
     request = replace(request, model=model)
@@ -606,6 +611,7 @@ def gate(
     source: str | None = None,
     run: Path | None = None,
     data_dir: Path | None = None,
+    tasks_data: Path | None = None,
     reporter: Reporter | None = None,
 ) -> list[Result]:
     """Measure again what baselines declare, and decide.
@@ -618,6 +624,7 @@ def gate(
         source: the unquantized model of a quantized folder.
         run: a finished comparison to judge instead of measuring.
         data_dir: local copies of texts.
+        tasks_data: local copies of data sets of tasks.
         reporter: who shows progress; default nobody.
 
     Returns:
@@ -632,7 +639,9 @@ def gate(
     if run is not None:
         return [_judge_run(baseline, path, run) for path, baseline in read_ones.items()]
     results: dict[Path, Result] = {}
-    for request, beside, together in _groups(read_ones, model, source, data_dir):
+    for request, beside, together in _groups(
+        read_ones, model=model, source=source, data_dir=data_dir, tasks_data=tasks_data
+    ):
         with opened(request, source=beside, reporter=reporter) as opened_model:
             unquantized = None
             for path in together:
@@ -668,14 +677,18 @@ def _files(baselines: Sequence[Path]) -> list[Path]:
 
 def _groups(
     baselines: Mapping[Path, Baseline],
+    *,
     model: str | None,
     source: str | None,
     data_dir: Path | None,
+    tasks_data: Path | None,
 ) -> list[tuple[Request, str | None, list[Path]]]:
     """Baselines that one loaded model serves, with the request for all of their cells."""
     groups: dict[tuple[Request, str | None, Path | None], list[tuple[Path, Request]]] = {}
     for path, baseline in baselines.items():
-        request, beside = _again(baseline, model=model, source=source, data_dir=data_dir)
+        request, beside = _again(
+            baseline, model=model, source=source, data_dir=data_dir, tasks_data=tasks_data
+        )
         shared = replace(request, methods=(), schemes=())
         # A folder makes its source way when it is measured: each has a group of its own.
         alone = None if request.methods else path
@@ -719,6 +732,7 @@ def remake(
     tolerances: Mapping[str, Tolerance],
     *,
     data_dir: Path | None = None,
+    tasks_data: Path | None = None,
     keep: bool = False,
     reporter: Reporter | None = None,
 ) -> tuple[Baseline, Result, Path | None]:
@@ -730,6 +744,7 @@ def remake(
         path: of the baseline.
         tolerances: see `make`.
         data_dir: local copies of texts.
+        tasks_data: local copies of data sets of tasks.
         keep: keep what is measured in `parts_folder`.
         reporter: who shows progress; default nobody.
 
@@ -740,7 +755,9 @@ def remake(
         InputError: see `make` and `bench.gate.read`.
     """
     before = read(path)
-    request, source = _again(before, model=None, source=None, data_dir=data_dir)
+    request, source = _again(
+        before, model=None, source=None, data_dir=data_dir, tasks_data=tasks_data
+    )
     parts = parts_folder(request, source) if keep else None
     kept = {k: v for k, v in before.tolerances.items() if v.reason != OWN_REASON}
     seeds = sum(one.what.startswith("calibration seed") for one in before.reruns)

@@ -502,6 +502,7 @@ def _add_gate(commands: _Commands) -> None:
     )
     running = gate.add_argument_group("running")
     _data_dir(running)
+    _tasks_data(running)
     output = gate.add_argument_group("output")
     output.add_argument(
         "--report",
@@ -532,6 +533,7 @@ def _add_rebaseline(commands: _Commands) -> None:
     )
     running = again.add_argument_group("running")
     _data_dir(running)
+    _tasks_data(running)
 
 
 def _source(group: argparse._ArgumentGroup) -> None:
@@ -662,13 +664,7 @@ def _tasks(parser: argparse.ArgumentParser) -> None:
         help="embedded: the items that ship with the package; standard: JSONSchemaBench, BFCL, "
         "Belebele, MGSM, Global-MMLU, HumanEval, MBPP, RULER (default: embedded)",
     )
-    group.add_argument(
-        "--tasks-data",
-        type=Path,
-        metavar="DIR",
-        help="folder with local copies of data sets, each under its name on the hub, such as "
-        "DIR/openai/openai_humaneval; BFCL's data files in DIR/bfcl (default: none)",
-    )
+    _tasks_data(group)
     group.add_argument(
         "--limit",
         type=int,
@@ -821,6 +817,16 @@ def _data_dir(parser: argparse._ActionsContainer) -> None:
         default=argparse.SUPPRESS,
         help="folder with local copies of the texts, such as wikitext-2-raw-v1/test.jsonl "
         "(default: $AWQ_BENCH_DATA, else none)",
+    )
+
+
+def _tasks_data(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--tasks-data",
+        type=Path,
+        metavar="DIR",
+        help="folder with local copies of data sets, each under its name on the hub, such as "
+        "DIR/openai/openai_humaneval; BFCL's data files in DIR/bfcl (default: none)",
     )
 
 
@@ -1101,6 +1107,7 @@ def _gate(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
         source=parsed.get("source"),
         run=parsed.get("run"),
         data_dir=_data_folder(parsed),
+        tasks_data=parsed.get("tasks_data"),
         reporter=reporter,
     )
     _show_gates(output, results)
@@ -1129,6 +1136,7 @@ def _rebaseline(parsed: dict[str, Any], output: Console, reporter: Reporter) -> 
         path,
         baseline.parse_tolerances(parsed.get("tolerance", [])),
         data_dir=_data_folder(parsed),
+        tasks_data=parsed.get("tasks_data"),
         keep=True,
         reporter=reporter,
     )
