@@ -149,6 +149,7 @@ class QuantizedFolder:
     source: str | None
     loaded: LoadedModel
     """The unquantized model where there is a source; it makes way for the quantized one."""
+    declaration: dict[str, Any]
     say: Reporter
 
     def check_seeds(self) -> None:
@@ -156,17 +157,12 @@ class QuantizedFolder:
 
     def declared(self, method: str | None, scheme: str | None) -> dict[str, Any]:
         """See `Opened`; method and scheme are the folder's own."""
-        folder = self.loaded.folder if self.source is None else resolve(self.request.model)
-        found = _declared_in(folder)
-        if self.source is not None:
-            found["source"] = self.loaded.weights_sha256
-        return found
+        return self.declaration
 
     def measure(
         self, method: str | None, scheme: str | None, unquantized: Record | None = None
     ) -> Measured:
         """See `Opened`."""
-        declared = self.declared(method, scheme)
         suites = measuring.build(self.request, self.loaded, self.say)
         with tempfile.TemporaryDirectory() as folder:
             bench = Workbench(
@@ -192,7 +188,7 @@ class QuantizedFolder:
         return Measured(
             unquantized=beside,
             quantized=quantized,
-            declared=declared,
+            declared=self.declaration,
             request=_settled(self.request, suites),
         )
 
@@ -274,7 +270,16 @@ def opened(
         )
     measuring.check(request, paired=source is not None)
     loaded = open_model(replace(request, model=source or request.model))
-    yield QuantizedFolder(request=request, source=source, loaded=loaded, say=reporter or quiet())
+    declaration = _declared_in(loaded.folder if source is None else resolve(request.model))
+    if source is not None:
+        declaration["source"] = loaded.weights_sha256
+    yield QuantizedFolder(
+        request=request,
+        source=source,
+        loaded=loaded,
+        declaration=declaration,
+        say=reporter or quiet(),
+    )
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
