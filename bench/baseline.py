@@ -149,6 +149,7 @@ class QuantizedFolder:
     source: str | None
     loaded: LoadedModel
     """The unquantized model where there is a source; it makes way for the quantized one."""
+    declaration: dict[str, Any]
     say: Reporter
 
     def check_seeds(self) -> None:
@@ -156,17 +157,12 @@ class QuantizedFolder:
 
     def declared(self, method: str | None, scheme: str | None) -> dict[str, Any]:
         """See `Opened`; method and scheme are the folder's own."""
-        folder = self.loaded.folder if self.source is None else resolve(self.request.model)
-        found = _declared_in(folder)
-        if self.source is not None:
-            found["source"] = self.loaded.weights_sha256
-        return found
+        return self.declaration
 
     def measure(
         self, method: str | None, scheme: str | None, unquantized: Record | None = None
     ) -> Measured:
         """See `Opened`."""
-        declared = self.declared(method, scheme)
         suites = measuring.build(self.request, self.loaded, self.say)
         with tempfile.TemporaryDirectory() as folder:
             bench = Workbench(
@@ -192,7 +188,7 @@ class QuantizedFolder:
         return Measured(
             unquantized=beside,
             quantized=quantized,
-            declared=declared,
+            declared=self.declaration,
             request=_settled(self.request, suites),
         )
 
@@ -274,7 +270,16 @@ def opened(
         )
     measuring.check(request, paired=source is not None)
     loaded = open_model(replace(request, model=source or request.model))
-    yield QuantizedFolder(request=request, source=source, loaded=loaded, say=reporter or quiet())
+    declaration = _declared_in(loaded.folder if source is None else resolve(request.model))
+    if source is not None:
+        declaration["source"] = loaded.weights_sha256
+    yield QuantizedFolder(
+        request=request,
+        source=source,
+        loaded=loaded,
+        declaration=declaration,
+        say=reporter or quiet(),
+    )
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -567,14 +572,19 @@ def _kept(request: Request, source: str | None) -> dict[str, Any]:
 
 
 def _again(
-    baseline: Baseline, *, model: str | None, source: str | None, data_dir: Path | None
+    baseline: Baseline,
+    *,
+    model: str | None,
+    source: str | None,
+    data_dir: Path | None,
+    tasks_data: Path | None,
 ) -> tuple[Request, str | None]:
     """The request that measures what a baseline declares, on this model."""
     kept: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in baseline.request.items()
     }
     own_source = kept.pop("source", None)
-    request = Request(**{**kept, "data_dir": data_dir})
+    request = Request(**{**kept, "data_dir": data_dir, "tasks_data": tasks_data})
     if model is None:
         return request, source or own_source
     request = replace(request, model=model)
@@ -606,6 +616,7 @@ def gate(
     source: str | None = None,
     run: Path | None = None,
     data_dir: Path | None = None,
+    tasks_data: Path | None = None,
     reporter: Reporter | None = None,
 ) -> list[Result]:
     """Measure again what baselines declare, and decide.
@@ -618,6 +629,7 @@ def gate(
         source: the unquantized model of a quantized folder.
         run: a finished comparison to judge instead of measuring.
         data_dir: local copies of texts.
+        tasks_data: local copies of data sets of tasks.
         reporter: who shows progress; default nobody.
 
     Returns:
@@ -632,7 +644,9 @@ def gate(
     if run is not None:
         return [_judge_run(baseline, path, run) for path, baseline in read_ones.items()]
     results: dict[Path, Result] = {}
-    for request, beside, together in _groups(read_ones, model, source, data_dir):
+    for request, beside, together in _groups(
+        read_ones, model=model, source=source, data_dir=data_dir, tasks_data=tasks_data
+    ):
         with opened(request, source=beside, reporter=reporter) as opened_model:
             unquantized = None
             for path in together:
@@ -653,7 +667,10 @@ def _files(baselines: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in baselines:
         if (path / "config.json").is_file():
-            raise InputError(f"--baseline {path} is a model's folder; put MODEL before --baseline")
+            raise InputError(
+                f"--baseline {path} is a model's folder; give it as MODEL, and what `awq-bench "
+                "baseline` wrote with --baseline"
+            )
         inside = sorted(path.glob("*.json")) if path.is_dir() else [path]
         if not inside:
             raise InputError(f"--baseline {path} holds no .json file; name a baseline, or a folder")
@@ -665,14 +682,18 @@ def _files(baselines: Sequence[Path]) -> list[Path]:
 
 def _groups(
     baselines: Mapping[Path, Baseline],
+    *,
     model: str | None,
     source: str | None,
     data_dir: Path | None,
+    tasks_data: Path | None,
 ) -> list[tuple[Request, str | None, list[Path]]]:
     """Baselines that one loaded model serves, with the request for all of their cells."""
     groups: dict[tuple[Request, str | None, Path | None], list[tuple[Path, Request]]] = {}
     for path, baseline in baselines.items():
-        request, beside = _again(baseline, model=model, source=source, data_dir=data_dir)
+        request, beside = _again(
+            baseline, model=model, source=source, data_dir=data_dir, tasks_data=tasks_data
+        )
         shared = replace(request, methods=(), schemes=())
         # A folder makes its source way when it is measured: each has a group of its own.
         alone = None if request.methods else path
@@ -716,6 +737,7 @@ def remake(
     tolerances: Mapping[str, Tolerance],
     *,
     data_dir: Path | None = None,
+    tasks_data: Path | None = None,
     keep: bool = False,
     reporter: Reporter | None = None,
 ) -> tuple[Baseline, Result, Path | None]:
@@ -727,6 +749,7 @@ def remake(
         path: of the baseline.
         tolerances: see `make`.
         data_dir: local copies of texts.
+        tasks_data: local copies of data sets of tasks.
         keep: keep what is measured in `parts_folder`.
         reporter: who shows progress; default nobody.
 
@@ -737,7 +760,9 @@ def remake(
         InputError: see `make` and `bench.gate.read`.
     """
     before = read(path)
-    request, source = _again(before, model=None, source=None, data_dir=data_dir)
+    request, source = _again(
+        before, model=None, source=None, data_dir=data_dir, tasks_data=tasks_data
+    )
     parts = parts_folder(request, source) if keep else None
     kept = {k: v for k, v in before.tolerances.items() if v.reason != OWN_REASON}
     seeds = sum(one.what.startswith("calibration seed") for one in before.reruns)
@@ -770,9 +795,10 @@ def parse_tolerances(given: Sequence[str]) -> dict[str, Tolerance]:
         try:
             number = parsed_tolerance(name.strip(), value)
         except ValueError:
+            most = " and below 100" if name.strip() == SPEED else ""  # no speed is less than none
             raise InputError(
-                f"--tolerance {text}: expected GATE=VALUE:REASON with a value of 0 or more in "
-                f"{unit_of(name.strip())}, such as 'perplexity=0.5%:what users accept'"
+                f"--tolerance {text}: expected GATE=VALUE:REASON with a value of 0 or more{most} "
+                f"in {unit_of(name.strip())}, such as 'perplexity=0.5%:what users accept'"
             ) from None
         if not reason.strip():
             raise InputError(f"--tolerance {text}: a tolerance has a reason; add it after a colon")

@@ -165,8 +165,12 @@ examples:
   # measure again what the baseline declares, and decide
   awq-bench gate --baseline baselines/my-model.json
 
-  # several at once; reports for CI (on GitHub the step summary too)
+  # all in a folder; reports for CI (on GitHub the step summary too)
   awq-bench gate --baseline baselines --report gate-report
+
+  # two of them
+  awq-bench gate --baseline baselines/my-model.json \\
+      --baseline baselines/folder.json
 
   # a quantized folder against it, beside the model it was made of
   awq-bench gate ./my-model-int4 --source ./my-model \\
@@ -463,7 +467,7 @@ def _add_gate(commands: _Commands) -> None:
     gate = _command(
         commands,
         "gate",
-        usage="awq-bench gate [MODEL] --baseline FILE [FILE ...] [options]",
+        usage="awq-bench gate [MODEL] --baseline FILE [options]",
         about="pass, fail or no verdict against a baseline",
         description="Measure again what the baseline declares, and decide on the paired change of "
         "what quantization costs: within its tolerance (0), beyond it (1), or no verdict (3), "
@@ -490,14 +494,15 @@ def _add_gate(commands: _Commands) -> None:
     group.add_argument(
         "--baseline",
         type=Path,
-        nargs="+",
-        action="extend",
+        action="append",
         required=True,
         metavar="FILE",
-        help="what `awq-bench baseline` wrote: files, or folders of them (required)",
+        help="what `awq-bench baseline` wrote, or a folder of such files; may be repeated "
+        "(required)",
     )
     running = gate.add_argument_group("running")
     _data_dir(running)
+    _tasks_data(running)
     output = gate.add_argument_group("output")
     output.add_argument(
         "--report",
@@ -505,6 +510,9 @@ def _add_gate(commands: _Commands) -> None:
         metavar="DIR",
         help="folder for gate.md, gate.json and gate.xml (default: none)",
     )
+
+
+_EACH_ITS_OWN = "every baseline takes a --baseline of its own: --baseline A --baseline B"
 
 
 def _add_rebaseline(commands: _Commands) -> None:
@@ -525,6 +533,7 @@ def _add_rebaseline(commands: _Commands) -> None:
     )
     running = again.add_argument_group("running")
     _data_dir(running)
+    _tasks_data(running)
 
 
 def _source(group: argparse._ArgumentGroup) -> None:
@@ -655,13 +664,7 @@ def _tasks(parser: argparse.ArgumentParser) -> None:
         help="embedded: the items that ship with the package; standard: JSONSchemaBench, BFCL, "
         "Belebele, MGSM, Global-MMLU, HumanEval, MBPP, RULER (default: embedded)",
     )
-    group.add_argument(
-        "--tasks-data",
-        type=Path,
-        metavar="DIR",
-        help="folder with local copies of data sets, each under its name on the hub, such as "
-        "DIR/openai/openai_humaneval; BFCL's data files in DIR/bfcl (default: none)",
-    )
+    _tasks_data(group)
     group.add_argument(
         "--limit",
         type=int,
@@ -817,6 +820,16 @@ def _data_dir(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def _tasks_data(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--tasks-data",
+        type=Path,
+        metavar="DIR",
+        help="folder with local copies of data sets, each under its name on the hub, such as "
+        "DIR/openai/openai_humaneval; BFCL's data files in DIR/bfcl (default: none)",
+    )
+
+
 def _names(value: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in value.split(",") if name.strip())
 
@@ -832,10 +845,15 @@ def _numbers(value: str) -> tuple[int, ...]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
+    parser = _parser()
     try:
-        parsed = vars(_parser().parse_args(arguments))
+        known, beyond = parser.parse_known_args(arguments)
+        if beyond:
+            fix = f"; {_EACH_ITS_OWN}" if known.command == "gate" else ""
+            parser.error(f"unrecognized arguments: {' '.join(beyond)}{fix}")
     except SystemExit as stop:  # argparse has printed help (0) or what is wrong (2)
         return int(stop.code or 0)
+    parsed = vars(known)
     _quiet_libraries()
     output = Console()
     reporter = Reporter(Console(stderr=True))
@@ -1075,15 +1093,21 @@ def _baseline(parsed: dict[str, Any], output: Console, reporter: Reporter) -> in
 def _gate(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
     from bench import baseline, gate_report
 
-    folder = parsed.get("report")
+    model, folder = parsed.get("model"), parsed.get("report")
+    if model is not None and _holds_baselines(Path(model)):
+        raise InputError(
+            f"MODEL {model}: a model is a folder with config.json, or a name on the hub; "
+            f"{_EACH_ITS_OWN}"
+        )
     if folder is not None and folder.exists() and not folder.is_dir():
         raise InputError(f"--report {folder} is a file; name a folder")
     results = baseline.gate(
         parsed["baseline"],
-        model=parsed.get("model"),
+        model=model,
         source=parsed.get("source"),
         run=parsed.get("run"),
         data_dir=_data_folder(parsed),
+        tasks_data=parsed.get("tasks_data"),
         reporter=reporter,
     )
     _show_gates(output, results)
@@ -1098,6 +1122,12 @@ def _gate(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
     return code
 
 
+def _holds_baselines(place: Path) -> bool:
+    """Whether a baseline, or a folder of them, stands where a model should."""
+    folder_of_them = not (place / "config.json").is_file() and any(place.glob("*.json"))
+    return place.suffix == ".json" or folder_of_them
+
+
 def _rebaseline(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
     from bench import baseline, gate
 
@@ -1106,6 +1136,7 @@ def _rebaseline(parsed: dict[str, Any], output: Console, reporter: Reporter) -> 
         path,
         baseline.parse_tolerances(parsed.get("tolerance", [])),
         data_dir=_data_folder(parsed),
+        tasks_data=parsed.get("tasks_data"),
         keep=True,
         reporter=reporter,
     )

@@ -182,7 +182,11 @@ def begin(
     # Where statistics would go is checked before anything is written.
     needs_disk = calibrated and stats_folder(out or default_out(request), structure, loaded)
     run = RunFolder.open(
-        out or default_out(request), [c for c, _, _ in plan], request, search=out is None
+        out or default_out(request),
+        [c for c, _, _ in plan],
+        request,
+        search=out is None,
+        say=say,
     )
     if run.resumed:
         say.say(f"going on with {run.path}: {len(run.done)} of {len(plan)} cells are there")

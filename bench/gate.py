@@ -230,17 +230,21 @@ def shown(name: str, value: float) -> str:
 def parsed_tolerance(name: str, text: str) -> float:
     """A tolerance as people write it, in a gate's own measure: ``0.5%``, ``0.002``, ``2``.
 
+    `shown` is its inverse.
+
     Raises:
-        ValueError: no finite number that is 0 or more, in this gate's unit.
+        ValueError: no finite number that is 0 or more, in this gate's unit, or 100 % of a speed.
     """
     unit = unit_of(name)
     text = text.strip().removesuffix(unit)
     number = float(text if unit == "nats" else text.removesuffix("%"))
-    if not math.isfinite(number) or number < 0:
+    if not math.isfinite(number) or number < 0 or (name == SPEED and number >= 100):
         raise ValueError(text)
-    if unit_of(name) == "nats":
+    if unit == "nats":
         return number
     number /= 100
+    if name == SPEED:
+        return -math.log1p(-number)
     return math.log1p(number) if name == "perplexity" else number
 
 

@@ -361,7 +361,7 @@ def check(request: Request, *, paired: bool | None = None) -> None:
             "task suite to --suites, or leave it out"
         )
     idle = [one for one in request.schemes if one not in request.tasks_schemes]
-    if request.tasks_schemes and idle and not {"perplexity", "divergence"} & set(request.suites):
+    if request.tasks_schemes and idle and set(request.suites) <= set(TASK_SUITES):
         raise InputError(
             f"--tasks-schemes leaves nothing to measure at {', '.join(idle)}; leave these schemes "
             "out, or add perplexity to --suites"
@@ -404,7 +404,9 @@ def check(request: Request, *, paired: bool | None = None) -> None:
             f"--lengths {min(request.lengths)}: a long prompt takes at least 128 tokens"
         )
     if request.tasks_data is not None and not request.tasks_data.is_dir():
-        raise InputError(f"--tasks-data {request.tasks_data}: no such folder")
+        raise InputError(
+            f"--tasks-data {request.tasks_data}: no such folder; name the one with the copies"
+        )
     if "code" in request.suites and not request.allow_code_execution:
         raise InputError(
             "suite code runs programs that the model writes; allow it with "

@@ -185,6 +185,8 @@ class AwqBench:
         model: str | None = None,
         source: str | None = None,
         run: str | Path | None = None,
+        data_dir: str | Path | None = None,
+        tasks_data: str | Path | None = None,
     ) -> list[Result]:
         """Hold a model to baselines; anything but a pass fails the test, with the table.
 
@@ -193,6 +195,8 @@ class AwqBench:
             model: to quantize as declared, or a quantized folder; None: the baseline's own.
             source: the unquantized model of a quantized folder.
             run: a finished comparison to judge instead of measuring.
+            data_dir: local copies of texts.
+            tasks_data: local copies of data sets of tasks.
 
         A baseline, model or comparison that cannot be used fails the test too.
         """
@@ -205,6 +209,8 @@ class AwqBench:
                 model=model,
                 source=source,
                 run=None if run is None else Path(run),
+                data_dir=None if data_dir is None else Path(data_dir),
+                tasks_data=None if tasks_data is None else Path(tasks_data),
             )
         except InputError as error:
             pytest.fail(f"awq-bench: {error}", pytrace=False)

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.progress import Reporter
 from bench.records import Cell, Record, read_record, write_json
 from quantcore.errors import InputError
 
@@ -35,7 +36,7 @@ class RunFolder:
 
     @classmethod
     def open(
-        cls, path: Path, cells: Sequence[Cell], request: Request, *, search: bool
+        cls, path: Path, cells: Sequence[Cell], request: Request, *, search: bool, say: Reporter
     ) -> RunFolder:
         """Begin a comparison, or go on with one that was interrupted.
 
@@ -44,6 +45,7 @@ class RunFolder:
             cells: all cells of the comparison; their ids are its key.
             request: what was asked for, for the manifest.
             search: look beside ``path`` for an unfinished folder with the same key first.
+            say: told of folders there that are passed over.
 
         Raises:
             OtherComparison: the folder holds another one.
@@ -52,7 +54,11 @@ class RunFolder:
         key = hashlib.sha256("".join(cell.id for cell in cells).encode()).hexdigest()[:16]
         if search:
             for other in sorted(path.parent.glob(f"*/{_MANIFEST}"), reverse=True):
-                manifest = _read_manifest(other)
+                try:
+                    manifest = _read_manifest(other)
+                except InputError as error:
+                    say.warn(f"passed over: {error}")
+                    continue
                 if manifest.get("key") == key and not manifest.get("finished"):
                     path = other.parent
                     break

@@ -1260,6 +1260,10 @@ BASELINE = {
         ["--tolerance", "perplexity=nan:why"],
         *("perplexity=nan:why", "a value of 0 or more", "such as 'perplexity=0.5%:"),
     ),
+    "speed": (
+        ["--tolerance", "throughput=100%:why"],
+        *("throughput=100%:why", "a value of 0 or more and below 100 in %", "such as"),
+    ),
     "no-reason": (
         ["--tolerance", "perplexity=1%"],
         *("perplexity=1%", "a tolerance has a reason", "add it after a colon"),
@@ -1311,13 +1315,32 @@ def test_a_baseline_below_a_file(baseline: Refused, tmp_path: Path) -> None:
     baseline("--out", "file/b.json", value="file/b.json", rule="is a file", fix="name another")
 
 
-def test_a_model_after_the_baselines(refused: Refused, model: Path) -> None:
+def test_a_model_in_the_place_of_a_baseline(refused: Refused, model: Path) -> None:
     refused(
-        *("gate", "--baseline", "b.json", model),
+        *("gate", "--baseline", model),
         value=str(model),
         rule="is a model's folder",
-        fix="put MODEL before --baseline",
+        fix="give it as MODEL",
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "value", "rule"),
+    [
+        (["--baseline", "a.json", "b.json"], "MODEL b.json", "a folder with config.json"),
+        (["--baseline", "a.json", "folder"], "MODEL folder", "a folder with config.json"),
+        (["--baseline", "a.json", "b.json", "c.json"], "c.json", "unrecognized arguments"),
+        (["./model", "--baseline", "a.json", "b.json"], "b.json", "unrecognized arguments"),
+    ],
+    ids=["two", "folder", "three", "model"],
+)
+def test_several_baselines_after_one_option(
+    refused: Refused, tmp_path: Path, arguments: list[str], value: str, rule: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    for name in ("a.json", "b.json", "folder/c.json"):
+        write(tmp_path / name, "{}")
+    refused("gate", *arguments, value=value, rule=rule, fix="--baseline A --baseline B")
 
 
 def test_a_baseline_in_the_place_of_a_folder(baseline: Refused, tmp_path: Path) -> None:

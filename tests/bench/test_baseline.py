@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +21,11 @@ from bench.cell import Workbench
 from bench.compare import Comparison, Entry
 from bench.gate import Baseline, Change, Rerun, Tolerance, detectable_of, noise_of, own_changes
 from bench.null_runs import null_runs
+from bench.quantize import quantize
 from bench.records import Record
 from bench.request import Request
 from quantcore import hub
+from quantcore.checkpoint import sha256_of, weight_files
 from quantcore.errors import InputError
 
 COMMAND = [
@@ -203,6 +206,23 @@ def test_methods_without_calibration_and_folders_have_baselines_too(
     # The folder and what is quantized on the spot are one declaration.
     (result,) = baselines.gate([path], model=str(folder), source=asked.model)
     assert result.outcome == "pass"
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_what_a_folder_declares_is_the_same_once_it_is_measured(
+    asked: Request, tmp_path: Path, beside: bool
+) -> None:
+    folder = quantize(asked, method="rtn", scheme="int4-g32", out=tmp_path / "folder")
+    request = Request(
+        model=str(folder), methods=(), schemes=(), text=asked.text, seqlen=32, windows=2
+    )
+    source = asked.model if beside else None
+    with baselines.opened(request, source=source) as model:
+        before = copy.deepcopy(model.declared(None, None))
+        assert model.measure(None, None).declared == before
+        assert model.declared(None, None) == before
+    # The folder's manifest names the model that it was made of.
+    assert before["source"] == sha256_of(weight_files(Path(asked.model)))
 
 
 @pytest.mark.slow

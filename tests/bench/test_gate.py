@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from bench import baseline as baselines
-from bench import cli, gate, gate_report
+from bench import cli, gate, gate_report, pytest_plugin
 from bench.baseline import Measured, opened
 from bench.compare import Comparison, compare
 from bench.gate import Baseline, Tolerance, judge, read, write
@@ -251,6 +252,25 @@ def test_changes_are_shown_in_their_units() -> None:
     assert gate.shown("divergence", 1e-5) == "+1e-05 nats"
     assert gate.shown("json", -0.0123) == "-1.2 points"
     assert gate.shown("throughput", 0.05) == "+4.88 %"
+
+
+@pytest.mark.parametrize("name", ["perplexity", "divergence", "json", "size", "throughput"])
+def test_a_tolerance_is_shown_as_it_was_written(name: str) -> None:
+    places = {"nats": 4, "points": 1, "%": 2}[gate.unit_of(name)]
+    most = 100 if name == "throughput" else 300
+    for number in (step * most / 997 for step in range(997)):
+        written = f"{number:.{places}f} {gate.unit_of(name)}"
+        if float(f"{number:.{places}f}") < most:
+            value = gate.parsed_tolerance(name, written)
+            assert gate.shown(name, value) == f"+{written}"
+            assert gate.parsed_tolerance(name, gate.shown(name, value)) == value
+
+
+def test_half_the_speed_is_half_the_speed() -> None:
+    assert gate.parsed_tolerance("throughput", "50%") == pytest.approx(math.log(2))
+    for text in ("100%", "250", "-1%", "inf", "nan"):
+        with pytest.raises(ValueError, match=text.removesuffix("%")):
+            gate.parsed_tolerance("throughput", text)
 
 
 def test_the_command_measures_again_and_a_finished_comparison_serves(
@@ -541,3 +561,81 @@ def test_what_a_folder_of_another_program_declares(tmp_path: Path) -> None:
     assert (found["method"], found["scheme"]) == ("awq", {"bits": 4, "group_size": 128})
     assert "hidden_size 64" in found["source"]
     assert baselines.is_quantized(str(tmp_path))
+
+
+class Asked(Exception):
+    """Stands for the measurement: only what is asked for is looked at."""
+
+
+@pytest.mark.parametrize("way", ["gate", "rebaseline", "pytest"])
+def test_local_copies_reach_what_is_measured(
+    base: Baseline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    way: str,
+) -> None:
+    path, texts, sets = tmp_path / "b.json", tmp_path / "texts", tmp_path / "sets"
+    write(base, path, force=False)
+    texts.mkdir()
+    asked = []
+
+    def opened(request: Request, **_: object) -> object:
+        asked.append((request.data_dir, request.tasks_data))
+        raise Asked
+
+    monkeypatch.setattr(baselines, "opened", opened)
+    monkeypatch.chdir(tmp_path)
+    if way == "pytest":
+        fixture = pytest_plugin.AwqBench(request.config, tmp_path)
+        with pytest.raises(Asked):
+            fixture.gate(path, data_dir=texts, tasks_data=sets)
+    else:
+        words = ["gate", "--baseline", str(path)] if way == "gate" else ["rebaseline", str(path)]
+        copies = ["--data-dir", str(texts), "--tasks-data", str(sets)]
+        assert cli.main([*words, *copies]) == cli.INTERNAL_ERROR  # `Asked`
+    assert asked == [(texts, sets)]
+
+
+def test_a_baseline_on_local_copies_is_gated_offline(
+    asked: Request,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """HumanEval's columns in a folder."""
+    row = {
+        "task_id": "HumanEval/0",
+        "prompt": "def add(x):\n",
+        "canonical_solution": "    return x\n",
+        "test": "def check(candidate):\n    assert candidate(1) == 1\n",
+        "entry_point": "add",
+    }
+    folder = tmp_path / "sets/openai/openai_humaneval"
+    folder.mkdir(parents=True)
+    rows = [{**row, "task_id": f"HumanEval/{number}"} for number in range(3)]
+    (folder / "test.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in rows), "utf-8")
+    monkeypatch.setattr("quantcore.hub.unreachable", lambda: "no network here")
+    on_sets = replace(
+        asked,
+        methods=("rtn",),
+        calibration=None,
+        suites=(),
+        tasks=("awqbench_humaneval",),
+        allow_code_execution=True,
+        tasks_data=tmp_path / "sets",
+    )
+    found = measure(on_sets)
+    path = tmp_path / "b.json"
+    made = Baseline(
+        unquantized=found.unquantized,
+        quantized=found.quantized,
+        declared=found.declared,
+        request=baselines._kept(on_sets, None),
+        tolerances={"awqbench_humaneval": Tolerance(value=0.1, reason="a test's")},
+    )
+    write(made, path, force=False)
+    command = ["gate", "--baseline", str(path)]
+    assert cli.main(command) == cli.BAD_INPUT
+    assert "give --tasks-data DIR" in capsys.readouterr().err
+    assert cli.main([*command, "--tasks-data", str(tmp_path / "sets")]) == cli.DONE

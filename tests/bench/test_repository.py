@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import configparser
 import hashlib
+import os
 import re
-import shlex
 import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 from bench import cli, gate
@@ -110,10 +111,34 @@ def test_the_gates_workflow_decides_by_the_exit_code_and_keeps_its_reports() -> 
     assert report
     assert job["steps"][-1]["with"]["path"] == report[1]
     assert job["steps"][-1]["if"] == "always()"
-    words = shlex.split(decide["run"].split("awq-bench ")[1].replace('"${arguments[@]}"', "model"))
-    assert cli._parser().parse_args(words).command == "gate"
     env = GATE["jobs"]["gate"]["env"]
     assert env["PIP_EXTRA_INDEX_URL"] == WORKFLOW["env"]["PIP_EXTRA_INDEX_URL"]
+
+
+@pytest.mark.parametrize(
+    ("model", "source"), [("", ""), ("./my model", ""), ("./my model", "org/source")]
+)
+def test_the_gates_workflow_passes_on_what_it_is_given(
+    tmp_path: Path, model: str, source: str
+) -> None:
+    (job,) = GATE["jobs"].values()
+    (decide,) = [step["run"] for step in job["steps"] if "awq-bench gate" in step.get("run", "")]
+    program = tmp_path / "awq-bench"
+    program.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n", "utf-8")
+    program.chmod(0o755)
+    given = {"BASELINES": "a.json b.json", "MODEL": model, "SOURCE": source}
+    said = subprocess.run(
+        ["bash", "-e", "-c", decide],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", **given},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    parsed = vars(cli._parser().parse_args(said.splitlines()))
+    assert parsed.pop("command") == "gate"
+    assert parsed.pop("baseline") == [Path("a.json"), Path("b.json")]
+    assert parsed.pop("report").name
+    assert parsed == {k: v for k, v in (("model", model), ("source", source)) if v}
 
 
 def test_the_workflow_gets_torch_without_cuda_through_tox() -> None:
