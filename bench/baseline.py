@@ -441,9 +441,9 @@ def _refuse_idle(name: str, change: Change | str) -> None:
 
 def _refuse_failed(measured: Measured, when: str) -> None:
     for record in measured.pair:
-        if record is not None and record.status == "failed":
+        if record is not None and record.status != "done":
             raise InputError(
-                f"{record.model_name} could not be measured ({when}): {record.error}; a baseline "
+                f"{record.model_name} could not be measured ({when}): {record.problem}; a baseline "
                 "needs every measurement"
             )
 

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ import torch
 
 from bench import environment, estimate, registry
 from bench.calibration import Calibration
-from bench.measure import Metrics, Suite, ThroughputSuite
+from bench.measure import Metrics, PartFailed, Suite, ThroughputSuite, reason_of
 from bench.progress import Reporter
-from bench.records import Cell, Record, write_json
+from bench.records import Cell, Record, in_words, write_json
 from kernels import install
 from quantcore import codes
 from quantcore.calibration import BlockWalk, StatsStore, calibrate, stats_bytes
@@ -146,6 +146,20 @@ def quantize_with_progress(
 
 
 @dataclass(kw_only=True)
+class _Found:
+    """What suites found, why others found nothing, and what that took."""
+
+    metrics: Metrics = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def add(self, other: _Found) -> None:
+        self.metrics |= other.metrics
+        self.failures |= other.failures
+        self.seconds += other.seconds
+
+
+@dataclass(kw_only=True)
 class Workbench:
     """A loaded model: measures one cell after the other, and puts the weights back each time."""
 
@@ -166,22 +180,21 @@ class Workbench:
     _installed: install.Installed | None = None
 
     def measure(self, cell: Cell, method: Method | None, scheme: QuantScheme | None) -> Record:
-        """One cell; a failure is a record too."""
+        """One cell; a failure is a record too, of one suite or of all."""
         memory.reset_peak()
         result: dict[str, Any]
         try:
             result = self._measure(cell, method, scheme)
         except Exception as error:  # a failed cell must not cost the others
-            text = f"{type(error).__name__}: {error}"
+            text = reason_of(error)
             self.say.warn(f"{label_of(cell)} failed: {text}")
-            result = {"error": text}
+            result = {"status": "failed", "error": text}
         finally:
             self._uninstall()
             if self._snapshot is not None:
                 self._snapshot.restore()
         return Record(
             cell=cell,
-            status="failed" if "error" in result else "done",
             model_name=self.name,
             parameters=self.loaded.model.num_parameters(),
             peak_bytes=memory.peak_bytes(),
@@ -197,59 +210,96 @@ class Workbench:
         result: dict[str, Any] = {"stored_bytes": self._stored_bytes(None, 0), "seconds": {}}
         weights: dict[str, QuantizedWeight] = {}
         timed = [one for one in suites if isinstance(one, ThroughputSuite)]
+        unprepared: dict[str, str] = {}
         if method is not None and scheme is not None:
-            for suite in suites:
-                suite.prepare(self.loaded, self.say)
+            unprepared = self._prepare(suites, label)
             keep = weights.__setitem__ if timed or cell.backend is not None else None
             result |= self._quantize(label, method, scheme, keep)
         elif self.stored_codes:
-            for suite in timed:
-                suite.prepare(self.loaded, self.say)
+            unprepared = self._prepare(timed, label)
             weights = codes.load(self.loaded.folder)  # checked before the run began
         if cell.backend is not None:
-            notices = result["quantization"]["notices"] if "quantization" in result else []
-            result["backends"] = self._install(label, weights, cell.backend, notices)
+            result["backends"], result["notices"] = self._install(label, weights, cell.backend)
         for suite in timed:
             suite.weights = weights
-        result["metrics"], result["seconds"]["evaluate"] = self._run(cell, suites)
-        return result
+        found = self._run(cell, [one for one in suites if not unprepared.keys() & one.protocols])
+        found.failures |= unprepared
+        if not found.metrics:
+            return {"status": "failed", "error": in_words(found.failures)}
+        result["seconds"]["evaluate"] = found.seconds
+        return result | {
+            "status": "partial" if found.failures else "done",
+            "metrics": found.metrics,
+            "failures": found.failures,
+        }
 
-    def _run(self, cell: Cell, suites: Sequence[Suite]) -> tuple[Metrics, float]:
-        """Every suite's metrics and the seconds they took; finished ones survive an interruption.
+    def _prepare(self, suites: Sequence[Suite], label: str) -> dict[str, str]:
+        """Let suites look at the unquantized model; why those that could not have failed."""
+        failures: dict[str, str] = {}
+        for suite in suites:
+            try:
+                suite.prepare(self.loaded, self.say)
+            except Exception as error:  # a failed suite must not cost the others
+                failures |= dict.fromkeys(suite.protocols, reason_of(error))
+        self._warn(label, failures)
+        return failures
 
-        Quantizing again gives the same weights, so what an interrupted run measured still holds.
+    def _warn(self, label: str, failures: Mapping[str, str]) -> None:
+        for name, reason in failures.items():
+            self.say.warn(f"{label}: {name} failed: {reason}")
+
+    def _run(self, cell: Cell, suites: Sequence[Suite]) -> _Found:
+        """What every suite found; what is finished survives an interruption, and a later failure.
+
+        Quantizing again gives the same weights, so it still holds when the cell is run again.
         """
         kept = self.unfinished / f"{cell.id}.json"
         done: dict[str, Any] = {}
         if kept.is_file():
             with suppress(ValueError):  # not whole: it is measured again
                 done = json.loads(kept.read_text("utf-8"))
+        found = _Found()
         for suite in suites:
             name = "+".join(suite.protocols)
-            if name not in done:
-                started = time.perf_counter()
-                metrics = suite.measure(label_of(cell), self.loaded, self.say)
-                done[name] = {"metrics": metrics, "seconds": time.perf_counter() - started}
+            if name in done:
+                found.add(_Found(**done[name]))
+                continue
+            one = self._attempt(suite, label_of(cell))
+            found.add(one)
+            if not one.failures:
+                done[name] = {"metrics": one.metrics, "seconds": one.seconds}
                 write_json(kept, done)
-        kept.unlink()
-        found: Metrics = {}
-        for one in done.values():
-            found |= one["metrics"]
-        return found, sum(one["seconds"] for one in done.values())
+        if not found.failures:
+            kept.unlink()
+        return found
+
+    def _attempt(self, suite: Suite, label: str) -> _Found:
+        """One suite on the model as it is now; a failure must not cost the others."""
+        started = time.perf_counter()
+        metrics: Metrics = {}
+        failures: dict[str, str] = {}
+        try:
+            measured = suite.measure(label, self.loaded, self.say)
+            json.dumps(measured, allow_nan=False)  # what is not finite is a failure too
+            metrics = measured
+        except PartFailed as part:
+            metrics, failures = part.found, dict(part.reasons)
+        except Exception as error:
+            failures = dict.fromkeys(suite.protocols, reason_of(error))
+        self._warn(label, failures)
+        return _Found(metrics=metrics, failures=failures, seconds=time.perf_counter() - started)
 
     def _install(
         self,
         label: str,
         weights: Mapping[str, QuantizedWeight],
         backend: str,
-        notices: list[str],
-    ) -> dict[str, int]:
-        """Let a backend run the linears; says how many each runs."""
+    ) -> tuple[dict[str, int], list[str]]:
+        """Let a backend run the linears; says how many each runs, and what a user should know."""
         self._installed = install.install(self.loaded.model, weights, backend=backend)
         for notice in self._installed.notices:
             self.say.warn(f"{label}: {notice}")
-        notices += self._installed.notices
-        return dict(self._installed.backends)
+        return dict(self._installed.backends), list(self._installed.notices)
 
     def _uninstall(self) -> None:
         if self._installed is not None:

@@ -37,7 +37,7 @@ _EXIT_CODES = {
     GATE_FAILED: "a gate failed: a change is beyond its tolerance",
     BAD_INPUT: "bad usage or input; the error names the value, the rule and the fix",
     NO_VERDICT: "a gate came to no verdict; the table says what would give one",
-    CELL_FAILED: "a cell failed; the others are kept, and so is why it failed",
+    CELL_FAILED: "a cell or a suite failed; the others are kept, and so is why it failed",
     INTERNAL_ERROR: "internal error; please report it",
     INTERRUPTED: "interrupted; what is finished is kept, where the command says so",
 }
@@ -981,7 +981,7 @@ def _evaluate(parsed: dict[str, Any], output: Console, reporter: Reporter) -> in
 
 
 def _run(parsed: dict[str, Any], output: Console, reporter: Reporter, *, command: str) -> int:
-    from bench import report
+    from bench import report, tables
     from bench.compare import compare
 
     request = _request(parsed, command=command)
@@ -991,6 +991,10 @@ def _run(parsed: dict[str, Any], output: Console, reporter: Reporter, *, command
         output.width = 120  # a file or a pipe has no edge to fold lines at
     for layout in layouts:
         print_table(output, layout)
+    if outcome.failed:
+        output.print()
+        for line in tables.failures(outcome.failed, outcome.failed[0].cell.suites):
+            output.print(Text(line, style="bold red"), soft_wrap=True)
     output.print(
         f"\nWritten to {escape(str(outcome.folder))}: "
         f"{', '.join(sorted(path.name for path in outcome.folder.iterdir()))}",

@@ -44,8 +44,8 @@ class Outcome:
 
     @property
     def failed(self) -> tuple[Record, ...]:
-        """Cells that could not be measured."""
-        return tuple(record for record in self.records if record.status == "failed")
+        """Cells that could not be measured, or not by all of their suites."""
+        return tuple(record for record in self.records if record.status != "done")
 
 
 Entry = tuple[Cell, Method | None, QuantScheme | None]
@@ -80,8 +80,10 @@ class Comparison:
         """Remove what was only needed on the way."""
         if self.cache is not None:
             shutil.rmtree(self.cache, ignore_errors=True)
-        shutil.rmtree(self.run.path / "unfinished", ignore_errors=True)
         records = tuple(read_record(self.run.path / one.file_name) for one, _, _ in self.plan)
+        if all(record.status == "done" for record in records):
+            # Else the same command with --out runs what failed, and that alone.
+            shutil.rmtree(self.run.path / "unfinished", ignore_errors=True)
         self.run.finish()
         return Outcome(folder=self.run.path, records=records)
 

@@ -327,9 +327,12 @@ class _Missing(Exception):
 
 
 def _metric(record: Record, metric: str, whose: str) -> Mapping[str, Any]:
-    if record.status != "done":
+    if record.status == "failed":
         raise _Missing(f"{whose} was not measured: {record.error}")
     if metric not in record.metrics:
+        named = {protocol["metric"]: name for name, protocol in record.cell.suites.items()}
+        if reason := record.failures.get(named.get(metric, "")):
+            raise _Missing(f"{whose} could not be measured: {reason}")
         raise _Missing(f"{whose} has no {metric}")
     return record.metrics[metric]
 
@@ -370,6 +373,8 @@ def _items(
 
     def columns(record: Record, whose: str) -> Mapping[str, list[Any]]:
         metrics = task_suites(record)
+        if reason := record.reasons.get(suite):
+            raise _Missing(f"{whose} could not be measured: {reason}")
         if suite not in metrics:
             raise _Missing(f"{whose} has no {suite}")
         if none_fits(metrics[suite]):

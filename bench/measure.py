@@ -36,6 +36,21 @@ _REFERENCE_SHARE = 0.1  # of memory that the unquantized model's hidden states m
 Metrics = dict[str, dict[str, Any]]
 
 
+class PartFailed(Exception):
+    """Of suites that are measured in one go, some failed."""
+
+    def __init__(self, found: Metrics, reasons: Mapping[str, str]) -> None:
+        """Keep what was measured, and why the suites of these names were not."""
+        super().__init__("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
+        self.found = found
+        self.reasons = reasons
+
+
+def reason_of(error: Exception) -> str:
+    """Kind and text of an error, for a record."""
+    return f"{type(error).__name__}: {error}"
+
+
 class Suite(ABC):
     """What is measured on a model in one go."""
 
@@ -47,7 +62,8 @@ class Suite(ABC):
         """Everything about the model as it is now, by metric name, with every sample.
 
         Raises:
-            ArithmeticError: what came out is not finite.
+            PartFailed: some of `protocols` have no outcome; the others have.
+            Exception: none has, for whatever reason; the cell's other suites go on.
         """
 
     def prepare(self, loaded: LoadedModel, say: Reporter) -> None:  # noqa: B027
@@ -74,6 +90,8 @@ class TextSuite(Suite):
     """``perplexity``, ``divergence`` or both."""
     protocols: dict[str, dict[str, Any]] = field(init=False)
     _reference: divergence.Reference | None = None
+    _no_reference: str | None = None
+    """Why there is none and will be none."""
 
     def __post_init__(self) -> None:
         """Say what is measured."""
@@ -104,12 +122,31 @@ class TextSuite(Suite):
 
     def prepare(self, loaded: LoadedModel, say: Reporter) -> None:
         """Keep the unquantized model's hidden states, if divergence is asked for."""
-        if "divergence" in self.asked and self._reference is None:
-            self._measure("unquantized, for divergence", loaded, say)
+        if "divergence" in self.asked and self._reference is None and self._no_reference is None:
+            try:
+                self._pass("unquantized, for divergence", loaded, say, compared=True)
+            except Exception as error:  # `measure` says so; perplexity needs no reference
+                self._no_reference = reason_of(error)
 
     def measure(self, label: str, loaded: LoadedModel, say: Reporter) -> Metrics:
         """See `Suite.measure`."""
-        scores = self._measure(f"{label}: evaluate", loaded, say)
+        reasons: dict[str, str] = {}
+        compared = "divergence" in self.asked
+        if compared and self._no_reference is not None:
+            reasons["divergence"] = self._no_reference
+            compared = False
+            if "perplexity" not in self.asked:
+                raise PartFailed({}, reasons)
+        try:
+            scores = self._pass(f"{label}: evaluate", loaded, say, compared=compared)
+        except Exception as error:
+            if not compared or "perplexity" not in self.asked:
+                raise
+            reasons["divergence"] = reason_of(error)
+            if self._reference is None:
+                self._no_reference = reasons["divergence"]
+            compared = False
+            scores = self._pass(f"{label}: perplexity alone", loaded, say, compared=False)
         shared = {
             "windows": len(self.windows.tokens),
             "of_windows": self.windows.of,
@@ -118,9 +155,11 @@ class TextSuite(Suite):
         found: Metrics = {}
         if "perplexity" in self.asked:
             value = float(torch.tensor(scores.nll, dtype=torch.float64).mean().exp())
-            if not math.isfinite(value):
-                raise ArithmeticError(f"the perplexity is {value}: a likelihood underflowed")
-            found[self.windows.metric] = {"value": value, **shared, "window_nll": scores.nll}
+            if math.isfinite(value):
+                found[self.windows.metric] = {"value": value, **shared, "window_nll": scores.nll}
+            else:
+                reason = f"ArithmeticError: the perplexity is {value}: a likelihood underflowed"
+                reasons["perplexity"] = reason
         if (one := scores.divergence) is not None:
             found[self._divergence_metric] = {
                 "value": one.mean,
@@ -131,7 +170,7 @@ class TextSuite(Suite):
                 "window_kl": one.window_kl,
                 "window_agreement": one.window_agreement,
             }
-        elif "divergence" in self.asked:  # the reference itself, which is 0 from itself
+        elif compared:  # the reference itself, which is 0 from itself
             count = len(self.windows.tokens)
             found[self._divergence_metric] = {
                 "value": 0.0,
@@ -142,12 +181,16 @@ class TextSuite(Suite):
                 "window_kl": [0.0] * count,
                 "window_agreement": [1.0] * count,
             }
+        if reasons:
+            raise PartFailed(found, reasons)
         return found
 
-    def _measure(self, label: str, loaded: LoadedModel, say: Reporter) -> perplexity.WindowScores:
-        """One pass; the first with divergence asked for is the unquantized model's, and kept."""
+    def _pass(
+        self, label: str, loaded: LoadedModel, say: Reporter, *, compared: bool
+    ) -> perplexity.WindowScores:
+        """Over all windows; the first that is compared is the unquantized model's, and kept."""
         keep = None
-        if "divergence" in self.asked and self._reference is None:
+        if compared and self._reference is None:
             keep = divergence.Reference(
                 self.windows.tokens,
                 memory_bytes=int(_REFERENCE_SHARE * environment.total_memory_bytes()),
@@ -158,7 +201,7 @@ class TextSuite(Suite):
                 loaded.model,
                 self.windows.tokens,
                 batch_size=self.batch_size,
-                reference=self._reference,
+                reference=self._reference if compared else None,
                 keep=keep,
                 done=done,
             )

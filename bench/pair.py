@@ -7,7 +7,7 @@ from pathlib import Path
 from bench.paired import Comparison, verdict
 from bench.records import Record, read_record
 from bench.statistics import perplexity_ratio
-from bench.tables import Entry, Grid
+from bench.tables import Entry, Grid, failures
 from bench.task_tables import MARK, label_of, pair_suites
 from quantcore.errors import InputError, nearest
 
@@ -55,6 +55,7 @@ def pair(one: Record, other: Record) -> Grid:
     ]
     if compared:
         notes.append(f"{names[0]} against {names[1]}: {verdict(compared)}.")
+    notes += failures((one, other), {*one.cell.suites} & {*other.cell.suites})
     heads = ("", *names, "difference", "95 % interval", "flips", "p (Holm)")
     return Grid(
         title=f"{one.model_name}: {names[0]} against {names[1]}",
@@ -72,6 +73,8 @@ def _name(record: Record) -> str:
 def _perplexity(one: Record, other: Record) -> list[str]:
     protocol = one.cell.suites.get("perplexity")
     if protocol is None or other.cell.suites.get("perplexity") != protocol:
+        return []
+    if any("perplexity" in record.failures for record in (one, other)):
         return []
     ours, theirs = (record.metrics[protocol["metric"]] for record in (one, other))
     ratio = perplexity_ratio(ours["window_nll"], theirs["window_nll"], seed=one.cell.seed)

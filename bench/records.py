@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -62,9 +63,14 @@ class Record:
     """What one cell measured."""
 
     cell: Cell
-    status: Literal["done", "failed"]
+    status: Literal["done", "partial", "failed"]
+    """All suites were measured, some of them, or none."""
     error: str | None = None
-    """Why it failed."""
+    """Why nothing was measured."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """By suite that failed: why."""
+    notices: list[str] = field(default_factory=list)
+    """What a user should know of how it was measured, such as a backend that stood in."""
     model_name: str
     parameters: int
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -82,6 +88,18 @@ class Record:
     """How many linears each backend ran; empty where none was asked for."""
     schema_version: int = SCHEMA_VERSION
 
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Every suite that has no outcome, with why: those that failed, or all of a failed cell."""
+        if self.status == "failed" and not self.failures:
+            return dict.fromkeys(self.cell.suites, self.error or "")
+        return self.failures
+
+    @property
+    def problem(self) -> str:
+        """All that failed in one line; empty if nothing did."""
+        return self.error or in_words(self.failures)
+
     def write(self, folder: Path) -> None:
         """Write atomically; non-finite numbers are refused.
 
@@ -89,7 +107,18 @@ class Record:
             ValueError: a number is NaN or infinite.
         """
         document = {"cell_id": self.cell.id, **asdict(self), "cell": self.cell.document()}
+        for name in ("failures", "notices"):  # not there before version 0.2
+            if not document[name]:
+                del document[name]
         write_json(folder / self.cell.file_name, document)
+
+
+def in_words(failures: Mapping[str, str]) -> str:
+    """Reasons by suite in one line; one that suites share is said once."""
+    by_reason: dict[str, list[str]] = {}
+    for suite, reason in failures.items():
+        by_reason.setdefault(reason, []).append(suite)
+    return "; ".join(f"{', '.join(suites)}: {reason}" for reason, suites in by_reason.items())
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -141,8 +170,8 @@ def record_of(document: dict[str, Any], *, where: str, fix: str) -> Record:
         cell = document.pop("cell")
         cell["exclude"] = tuple(cell["exclude"])
         record = Record(cell=Cell(**cell), **document)
-        if record.status not in ("done", "failed"):
-            raise ValueError(f"its status is {record.status!r}, not 'done' or 'failed'")
+        if record.status not in ("done", "partial", "failed"):
+            raise ValueError(f"its status is {record.status!r}, not 'done', 'partial' or 'failed'")
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{where} is not a record of this program ({error!r}); {fix}") from error
     if record.cell.id != claimed:

@@ -38,7 +38,8 @@ def write(
             chart += charts.perplexity_bars(rows, drawn, folder)
     found = task_tables.results(records)
     behind: list[tables.Grid] = []
-    if found or any("divergence" in record.cell.suites for record in records):
+    asked = [name for record in records for name in record.cell.suites]
+    if found or "divergence" in asked or any(map(task_tables.failed_suites, records)):
         across = task_tables.grids(records, found)
         behind = task_tables.breakdowns(records, found)
         text = "\n".join(tables.markdown(one) for one in [*across, *behind])
@@ -83,7 +84,8 @@ def _report(
     first = records[0]
     where = first.environment
     versions = ", ".join(f"{name} {found}" for name, found in where["packages"].items() if found)
-    notices = sorted({n for r in records for n in r.quantization.get("notices", [])})
+    notices = sorted({n for r in records for n in (*r.quantization.get("notices", []), *r.notices)})
+    failed = tables.failures(records, first.cell.suites)
     exempt = sorted({n for r in records for n in r.quantization.get("exempt", [])})
     # A comparison that went on later, or from kept records, may come from several.
     commits = dict.fromkeys(_commit(record.environment) for record in records)
@@ -96,6 +98,8 @@ def _report(
     lines = [f"# Quantization of {first.model_name}", ""]
     lines += [tables.markdown(layout) for layout in layouts]
     lines += [f"![{path.stem}]({path.name})\n" for path in chart if path.suffix == ".png"]
+    if failed:
+        lines += ["## Failed", "", *[f"- {note}" for note in failed], ""]
     lines += ["## Protocol", "", *_protocol(first, records), ""]
     lines += [
         "## Provenance",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from bench import published
 from bench.estimate import size_in_words
-from bench.records import Record
+from bench.records import Record, in_words
 from bench.registry import METHODS
 from bench.statistics import Interval, perplexity, perplexity_ratio
 
@@ -61,12 +61,13 @@ class Row:
 
 def rows(records: Sequence[Record]) -> list[Row]:
     """Every cell with its intervals, paired with the unquantized model."""
-    base = next((r for r in records if r.cell.method is None and r.status == "done"), None)
+    metrics = {id(record): record.cell.suites["perplexity"]["metric"] for record in records}
+    base = next((r for r in records if r.cell.method is None and metrics[id(r)] in r.metrics), None)
     found = []
     for record in records:
-        metric = record.cell.suites["perplexity"]["metric"]
+        metric = metrics[id(record)]
         value, own, ratio = None, None, None
-        if record.status == "done":
+        if metric in record.metrics:
             sample = record.metrics[metric]["window_nll"]
             seed = record.cell.seed
             own = perplexity(sample, seed=seed)
@@ -106,7 +107,7 @@ def long_table(table: Sequence[Row]) -> pd.DataFrame:
                 "evaluate_s": record.seconds.get("evaluate"),
                 "peak_host_bytes": record.peak_bytes.get("host"),
                 "peak_gpu_bytes": record.peak_bytes.get("gpu"),
-                "error": record.error,
+                "error": record.reasons.get("perplexity"),
             }
         )
     if any(row.published for row in table):  # most models have none, and no empty columns
@@ -228,10 +229,21 @@ def _notes(table: Sequence[Row], base: Row) -> list[str]:
     figures = tuple(figure for row in table for figure in row.published)
     if figures:
         notes.append(published.note(figures))
-    for row in table:
-        if row.record.status == "failed":
-            where = f"{row.label} {row.record.cell.scheme or ''}".strip()
-            notes.append(f"FAILED {where}: {row.record.error}")
+    return [*notes, *failures([row.record for row in table], ("perplexity",))]
+
+
+def failures(records: Sequence[Record], suites: Collection[str]) -> list[str]:
+    """Notes on those of these suites that have no outcome, a cell each."""
+    notes = []
+    for record in records:
+        cell = record.cell
+        row = DTYPE_LABELS.get(cell.dtype, cell.dtype)
+        if cell.method is not None:
+            row = f"{METHODS[cell.method].label} {cell.scheme}"
+        if record.status == "failed":
+            notes.append(f"FAILED {row}: {record.error}")
+        elif mine := {one: why for one, why in record.failures.items() if one in suites}:
+            notes.append(f"FAILED {row}, {in_words(mine)}")
     return notes
 
 

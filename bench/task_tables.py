@@ -13,7 +13,7 @@ from bench.paired import Comparison, Estimate, accuracy, adjust, compare, langua
 from bench.records import Record
 from bench.registry import METHODS
 from bench.statistics import mean
-from bench.tables import DTYPE_LABELS, Entry, Grid, ran_on
+from bench.tables import DTYPE_LABELS, Entry, Grid, failures, ran_on
 from quantcore.errors import InputError
 from suites.harness import FACETS
 
@@ -56,13 +56,17 @@ def label_of(record: Record) -> str:
 
 def task_suites(record: Record) -> dict[str, Mapping[str, Any]]:
     """Task suites of a record that was measured, with their metrics."""
-    if record.status != "done":
-        return {}
     return {
         name: record.metrics[protocol["metric"]]
         for name, protocol in record.cell.suites.items()
-        if "tasks" in protocol
+        if "tasks" in protocol and protocol["metric"] in record.metrics
     }
+
+
+def failed_suites(record: Record) -> list[str]:
+    """Task suites of a record that could not be measured."""
+    suites = record.cell.suites.items()
+    return [name for name, suite in suites if "tasks" in suite and name in record.reasons]
 
 
 def results(records: Sequence[Record]) -> list[Result]:
@@ -144,7 +148,8 @@ def _schemes(records: Sequence[Record], found: Sequence[Result]) -> list[str | N
     measured = {id(one.record) for one in found}
     for record in records:
         scheme = record.cell.scheme
-        if scheme not in (None, *schemes) and (id(record) in measured or _divergence(record)):
+        shown = id(record) in measured or _divergence(record) or failed_suites(record)
+        if scheme not in (None, *schemes) and shown:
             schemes.append(scheme)
     return schemes or [None]
 
@@ -153,8 +158,11 @@ def _grid(scheme: str | None, across: Sequence[Record], found: Sequence[Result])
     shown = _shown(across, found)
     at = {(id(one.record), one.suite): one for one in shown}
     suites = dict.fromkeys(one.suite for one in shown)
+    for record in across:
+        if record.cell.method or len(across) == 1:
+            suites |= dict.fromkeys(failed_suites(record))
     body = []
-    if any(_divergence(record) for record in across):
+    if any("divergence" in record.cell.suites for record in across):
         body.append(("KL, nats", [_divergence_entry(record) for record in across]))
     for suite in suites:
         entries = []
@@ -163,7 +171,7 @@ def _grid(scheme: str | None, across: Sequence[Record], found: Sequence[Result])
             if one is not None:
                 entries.append(_entry(one))
             else:
-                failed = record.status == "failed"
+                failed = suite in record.reasons
                 entries.append(Entry(lines=("failed" if failed else "",), failed=failed))
         body.append((suite, entries))
     title = "accuracy by suite, %" if suites else "divergence"
@@ -173,7 +181,11 @@ def _grid(scheme: str | None, across: Sequence[Record], found: Sequence[Result])
         title=f"{across[0].model_name}, {title}",
         header=[Entry(lines=("",)), *(Entry(lines=(label_of(record),)) for record in across)],
         body=body,
-        notes=[*_notes(across, shown), *verdicts(across, shown)],
+        notes=[
+            *_notes(across, shown),
+            *verdicts(across, shown),
+            *failures(across, {"divergence", *suites}),
+        ],
     )
 
 
@@ -190,7 +202,7 @@ def _divergence(record: Record) -> Mapping[str, Any] | None:
 
 
 def _divergence_entry(record: Record) -> Entry:
-    if record.cell.method is None:
+    if record.cell.method is None and "divergence" not in record.reasons:
         return Entry(lines=("0",))
     metric = _divergence(record)
     if metric is None:

@@ -84,8 +84,7 @@ def test_what_a_backend_does_not_take_falls_back_with_a_notice(
     )
     quantized = run.records[1]
     assert set(quantized.backends) == {"dequant"}
-    assert quantized.quantization is not None
-    assert any("takes 4 bits, not 3" in one for one in quantized.quantization["notices"])
+    assert any("takes 4 bits, not 3" in one for one in quantized.notices)
 
 
 def test_a_folder_runs_from_its_codes(small: Request, tmp_path: Path) -> None:

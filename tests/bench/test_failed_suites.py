@@ -1,0 +1,223 @@
+"""A suite that fails takes none of the others with it, and is run again by itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from bench import cli, gate, report, tables
+from bench.cell import label_of
+from bench.compare import compare
+from bench.measure import TasksSuite, TextSuite, ThroughputSuite
+from bench.pair import open_cell, pair
+from bench.records import read_record
+from bench.request import Request
+from suites import divergence, perplexity
+
+SCHEMA = json.loads((resources.files("bench") / "record.schema.json").read_text("utf-8"))
+
+
+class Planted(Exception):
+    """What a library of a release that nobody tried might raise."""
+
+
+@pytest.fixture
+def request_(request_for: Request) -> Request:
+    return replace(
+        request_for,
+        methods=("rtn",),
+        schemes=("int4-g32",),
+        suites=("perplexity", "divergence", "json"),
+        limit=2,
+    )
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Tasks raise on the quantized model until this is undone."""
+
+    def fails(suite: TasksSuite, label: str, *arguments: Any) -> Any:
+        if "RTN" in label:
+            raise Planted("no such attribute")
+        return measure(suite, label, *arguments)
+
+    measure = TasksSuite.measure
+    monkeypatch.setattr(TasksSuite, "measure", fails)
+    return monkeypatch
+
+
+def test_what_was_measured_is_kept_and_shown(
+    request_: Request, tmp_path: Path, broken: pytest.MonkeyPatch
+) -> None:
+    outcome = compare(request_, out=tmp_path / "run")
+    base, rtn = outcome.records
+    assert (base.status, rtn.status) == ("done", "partial")
+    assert rtn.failures == {"json": "Planted: no such attribute"}
+    assert set(rtn.metrics) == {
+        rtn.cell.suites[name]["metric"] for name in ("perplexity", "divergence")
+    }
+    assert outcome.failed == (rtn,)
+    for path in (tmp_path / "run" / "records").glob("*.json"):
+        jsonschema.validate(json.loads(path.read_text("utf-8")), SCHEMA)
+    layouts = report.write(outcome.records, outcome.folder)
+    ppl = next(one for one in layouts if "ppl" in one.title)
+    assert not any(entry.failed for _, row in ppl.body for entry in row)
+    tasks = next(one for one in layouts if "accuracy" in one.title)
+    row = dict(tasks.body)["json"]
+    assert [entry.failed for entry in row] == [False, True]
+    assert "FAILED RTN int4-g32, json: Planted: no such attribute" in tasks.notes
+    assert "Planted: no such attribute" in (outcome.folder / "report.md").read_text("utf-8")
+    # Two cells of which one has only perplexity are compared on that.
+    against = pair(open_cell("rtn@int4-g32", outcome.folder), base)
+    assert [name for name, _ in against.body] == ["perplexity"]
+    assert any("json: Planted" in note for note in against.notes)
+
+
+def test_the_same_command_runs_what_failed_and_that_alone(
+    request_: Request, tmp_path: Path, broken: pytest.MonkeyPatch
+) -> None:
+    first = compare(request_, out=tmp_path / "run")
+    broken.undo()
+    asked: list[str] = []
+    measure = TextSuite.measure
+
+    def seen(suite: TextSuite, label: str, *arguments: Any) -> Any:
+        asked.append(label)
+        return measure(suite, label, *arguments)
+
+    broken.setattr(TextSuite, "measure", seen)
+    again = compare(request_, out=tmp_path / "run")
+    assert asked == []
+    assert [record.status for record in again.records] == ["done", "done"]
+    metric = again.records[1].cell.suites["perplexity"]["metric"]
+    assert again.records[1].metrics[metric] == first.records[1].metrics[metric]
+    assert not (tmp_path / "run" / "unfinished").exists()
+
+
+def test_the_exit_code_says_so(
+    request_: Request,
+    tmp_path: Path,
+    broken: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = [
+        *("compare", request_.model, "--methods", "rtn", "--schemes", "int4-g32"),
+        *("--suites", "perplexity,json", "--limit", "2", "--text", str(request_.text)),
+        *("--seqlen", "32", "--out", str(tmp_path / "run")),
+    ]
+    assert cli.main(arguments) == cli.CELL_FAILED
+    shown = capsys.readouterr()
+    assert "json failed: Planted: no such attribute" in shown.err
+    assert "FAILED RTN int4-g32, json" in shown.out
+    assert read_record(tmp_path / "run" / "records" / "rtn_int4-g32.json").metrics
+
+
+def test_divergence_without_its_reference_leaves_perplexity(
+    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = replace(request_, suites=("perplexity", "divergence"))
+    whole = compare(request, out=tmp_path / "whole")
+
+    def full(*_: Any) -> Any:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(divergence.Reference, "_allocate", full)
+    outcome = compare(request, out=tmp_path / "run")
+    for record, other in zip(outcome.records, whole.records, strict=True):
+        assert record.status == "partial"
+        assert record.failures == {"divergence": "OSError: no space left"}
+        metric = record.cell.suites["perplexity"]["metric"]
+        assert record.metrics == {metric: other.metrics[metric]}
+
+
+def test_a_perplexity_that_underflows_leaves_divergence(
+    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = replace(request_, suites=("perplexity", "divergence"))
+    measure = perplexity.measure_windows
+
+    def underflows(*arguments: Any, **options: Any) -> Any:
+        scores = measure(*arguments, **options)
+        return replace(scores, nll=[float("inf"), *scores.nll[1:]])
+
+    monkeypatch.setattr(perplexity, "measure_windows", underflows)
+    outcome = compare(request, out=tmp_path / "run")
+    rtn = outcome.records[1]
+    assert set(rtn.failures) == {"perplexity"}
+    assert "underflowed" in rtn.failures["perplexity"]
+    assert set(rtn.metrics) == {rtn.cell.suites["divergence"]["metric"]}
+    rows = tables.rows(outcome.records)
+    assert [row.value for row in rows] == [None, None]
+    report.write(outcome.records, outcome.folder)
+
+
+def test_a_cell_of_which_nothing_was_measured_has_failed(
+    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise Planted("planted")
+
+    monkeypatch.setattr(TextSuite, "measure", fails)
+    monkeypatch.setattr(TasksSuite, "measure", fails)
+    outcome = compare(request_, out=tmp_path / "run")
+    assert {record.status for record in outcome.records} == {"failed"}
+    assert {record.error for record in outcome.records} == {
+        "perplexity, divergence, json: Planted: planted"
+    }
+    for path in (tmp_path / "run" / "records").glob("*.json"):
+        jsonschema.validate(json.loads(path.read_text("utf-8")), SCHEMA)
+
+
+def test_a_gate_on_another_suite_still_decides(
+    request_: Request, tmp_path: Path, broken: pytest.MonkeyPatch
+) -> None:
+    partly = compare(request_, out=tmp_path / "run").records
+    broken.undo()
+    whole = compare(request_, out=tmp_path / "whole").records
+    found = gate.changes((whole[0], whole[1]), (partly[0], partly[1]))
+    assert isinstance(found["perplexity"], gate.Change)
+    assert isinstance(found["divergence"], gate.Change)
+    assert isinstance(found["json"], str)  # why there is no verdict
+
+
+def test_a_backend_that_stands_in_is_in_the_record_of_stored_codes(
+    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`evaluate --backend` of a folder's codes: what it fell back to is not only on the screen."""
+    from bench.quantize import quantize
+
+    folder = quantize(request_, method="rtn", scheme="int3-g32", out=tmp_path / "int3")
+    request = replace(
+        request_, model=str(folder), methods=(), schemes=(), suites=("perplexity",), backend="auto"
+    )
+    (record,) = compare(request, out=tmp_path / "run").records
+    assert label_of(record.cell) == "float32"
+    assert any("takes 4 bits, not 3" in one for one in record.notices)
+    report.write((record,), tmp_path / "run")
+    assert "takes 4 bits, not 3" in (tmp_path / "run" / "report.md").read_text("utf-8")
+
+
+def test_throughput_that_fails_leaves_the_table_of_perplexity(
+    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise Planted("planted")
+
+    monkeypatch.setattr(ThroughputSuite, "prepare", fails)
+    request = replace(
+        request_,
+        suites=("perplexity", "throughput"),
+        batch_sizes=(1,),
+        prompt_lengths=(8,),
+        new_tokens=2,
+        rounds=2,
+    )
+    outcome = compare(request, out=tmp_path / "run")
+    assert [record.status for record in outcome.records] == ["done", "partial"]
+    assert set(outcome.records[1].failures) == {"throughput"}
