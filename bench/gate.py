@@ -23,7 +23,7 @@ from typing import Any
 
 from bench import tolerance
 from bench.records import Cell, Record, record_of, refuse_constant, write_json
-from bench.task_tables import none_fits, task_suites
+from bench.task_tables import none_fits, task_suites, valued
 from bench.tolerance import Decision, Spread
 from quantcore.errors import InputError
 
@@ -379,8 +379,8 @@ def _items(
             raise _Missing(f"{whose} has no {suite}")
         if none_fits(metrics[suite]):
             raise _Missing(f"no prompt of {suite} fits the context")
-        held: Mapping[str, list[Any]] = metrics[suite]["columns"]
-        if None in held["value"]:
+        held = valued(metrics[suite]["columns"])
+        if not held["value"]:
             raise _Missing(f"items of {suite} carry no value of their own")
         return held
 

@@ -261,6 +261,7 @@ class TasksSuite(Suite):
                 "too_long": outcomes.too_long,
                 "seconds": time.perf_counter() - started,
                 "columns": outcomes.columns,
+                **({"aggregates": outcomes.aggregates} if outcomes.aggregates else {}),
             }
         }
 

@@ -41,9 +41,8 @@ class Result:
 
     @property
     def columns(self) -> Mapping[str, list[Any]]:
-        """Every item."""
-        columns: Mapping[str, list[Any]] = self.metric["columns"]
-        return columns
+        """Every item that has a value of its own."""
+        return valued(self.metric["columns"])
 
 
 def label_of(record: Record) -> str:
@@ -78,9 +77,9 @@ def results(records: Sequence[Record]) -> list[Result]:
         suites = task_suites(record)
         against = {} if record is base else _against(record, suites, reference)
         for suite, metric in suites.items():
-            columns, seed = metric["columns"], record.cell.seed
+            columns, seed = valued(metric["columns"]), record.cell.seed
             own = None
-            if None not in columns["value"] and not none_fits(metric):
+            if columns["value"] and not none_fits(metric):
                 own = accuracy(columns["value"], columns["source"], seed=seed)
             found.append(
                 Result(
@@ -88,6 +87,14 @@ def results(records: Sequence[Record]) -> list[Result]:
                 )
             )
     return found
+
+
+def valued(columns: Mapping[str, list[Any]]) -> Mapping[str, list[Any]]:
+    """The items that have a value of their own: those that can be paired."""
+    if None not in columns["value"]:
+        return columns
+    kept = [index for index, value in enumerate(columns["value"]) if value is not None]
+    return {name: [entries[index] for index in kept] for name, entries in columns.items()}
 
 
 def none_fits(metric: Mapping[str, Any]) -> bool:
@@ -103,12 +110,11 @@ def _against(
     """Every suite that both have, corrected over them."""
     compared = {}
     for suite, metric in suites.items():
-        columns = metric["columns"]
-        if suite not in reference or None in columns["value"]:
+        if suite not in reference or none_fits(metric) or none_fits(reference[suite]):
             continue
-        if none_fits(metric) or none_fits(reference[suite]):
+        columns, base = valued(metric["columns"]), valued(reference[suite]["columns"])
+        if not columns["value"]:
             continue
-        base = reference[suite]["columns"]
         if base["id"] != columns["id"]:
             raise InputError(
                 f"{suite}: the items of {label_of(record)} are not those of the model that it is "
@@ -283,9 +289,15 @@ def _notes(across: Sequence[Record], found: Sequence[Result]) -> list[str]:
                     "model's context and count as wrong."
                 )
             if None in metric["columns"]["value"]:
+                whole = not valued(metric["columns"])["value"]
+                figures = metric.get("aggregates", {}).items()
+                listed = ", ".join(f"{task} {value:.4g}" for task, value in figures)
                 notes.append(
                     f"{suite}: lm-eval's own aggregate; its items carry no value between 0 and 1, "
                     "so nothing can be paired."
+                    if whole
+                    else f"{suite}, {label_of(record)}: beside it {listed}, lm-eval's own "
+                    "aggregates; the items carry no value between 0 and 1 and are not paired."
                 )
     return list(dict.fromkeys(notes))
 

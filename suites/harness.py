@@ -62,7 +62,7 @@ class Outcomes:
     metric: str
     """The headline's name within lm-eval, such as ``acc``."""
     value: float
-    """Its mean over the items; lm-eval's own aggregate where items carry no number."""
+    """Its mean over the items that carry a value; lm-eval's own aggregate where none does."""
     columns: dict[str, list[Any]]
     """``id``, ``task``, ``source``, ``answer``, ``outcome``, ``value``, the facets that items
     have, and what else is graded, such as ``strict``."""
@@ -70,6 +70,8 @@ class Outcomes:
     """Answers that ended at the token limit."""
     too_long: int
     """Items whose prompt does not fit the model's context; they count as wrong."""
+    aggregates: dict[str, float]
+    """By task whose items carry no value between 0 and 1, such as a BLEU: lm-eval's own figure."""
 
 
 class TaskSet:
@@ -150,7 +152,10 @@ class TaskSet:
         """``json_acc``, with ``@<items>`` for a part of them; standard sets say so."""
         kind = "_standard" if self._is_suite and self.options.source == "standard" else ""
         part = f"@{self.items}" if self.items < self.of_items else ""
-        return f"{self.name}{kind}_{self._headline(next(iter(self._tasks)))}{part}"
+        headlines = dict.fromkeys(map(self._headline, self._tasks))
+        if self._is_suite:  # whatever its tasks call it, items are right or wrong
+            headlines = dict.fromkeys([next(iter(headlines))])
+        return f"{self.name}{kind}_{'+'.join(headlines)}{part}"
 
     @property
     def _is_suite(self) -> bool:
@@ -232,23 +237,24 @@ class TaskSet:
 
     def _outcomes(self, result: Mapping[str, Any]) -> Outcomes:
         rows: list[dict[str, Any]] = []
+        aggregates: dict[str, float] = {}
         cut_off = too_long = 0
         for name in self._tasks:
             headline = self._headline(name)
             logged = result["samples"][name]
             first = logged[0]["filter"]
+            own = []
             for sample in (one for one in logged if one["filter"] == first):
                 answer = sample["resps"][0][0]
                 cut_off += bool(getattr(answer, "cut_off", False))
                 too_long += bool(getattr(answer, "too_long", False))
-                rows.append(_row(name, headline, sample))
-        values = [row["value"] for row in rows]
-        if all(isinstance(value, float) for value in values):
-            value = sum(values) / len(values)
-        else:  # a metric of the whole set, such as a corpus BLEU: nothing to pair
-            value = _aggregate(result, next(iter(self._tasks)), self._headline)
-            for row in rows:
-                row["value"] = None
+                own.append(_row(name, headline, sample))
+            if any(row["value"] is None for row in own):  # a metric of the whole set, such as BLEU
+                aggregates[name] = _aggregate(result, name, headline)
+                own = [row | {"value": None} for row in own]
+            rows += own
+        values = [row["value"] for row in rows if row["value"] is not None]
+        value = sum(values) / len(values) if values else self._mean_of(aggregates)
         names = list(dict.fromkeys(key for row in rows for key in row))
         return Outcomes(
             metric=self.metric,
@@ -256,7 +262,24 @@ class TaskSet:
             columns={key: [row.get(key) for row in rows] for key in names},
             cut_off=cut_off,
             too_long=too_long,
+            aggregates=aggregates,
         )
+
+    def _mean_of(self, aggregates: Mapping[str, float]) -> float:
+        """Of tasks with one metric by their items, as lm-eval does it for a group.
+
+        Raises:
+            InputError: they have different ones.
+        """
+        headlines = dict.fromkeys(map(self._headline, aggregates))
+        if len(headlines) > 1:
+            raise InputError(
+                f"the tasks of {self.name} have different metrics ({', '.join(headlines)}), and "
+                f"none has a value for each item: they have no mean; name the tasks themselves: "
+                f"--tasks {','.join(aggregates)}"
+            )
+        items = {name: len(self.samples[name]) for name in aggregates}
+        return sum(aggregates[name] * items[name] for name in aggregates) / sum(items.values())
 
 
 def _row(task: str, headline: str, sample: Mapping[str, Any]) -> dict[str, Any]:
@@ -300,9 +323,9 @@ def _answer(responses: Sequence[Any]) -> str | list[float]:
     return [float(one[0] if isinstance(one, (tuple, list)) else one) for one in responses]
 
 
-def _aggregate(result: Mapping[str, Any], task: str, headline: Callable[[str], str]) -> float:
+def _aggregate(result: Mapping[str, Any], task: str, headline: str) -> float:
     scores = result["results"][task]
-    found = [value for key, value in scores.items() if key.split(",")[0] == headline(task)]
+    found = [value for key, value in scores.items() if key.split(",")[0] == headline]
     return float(found[0])
 
 

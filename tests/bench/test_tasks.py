@@ -489,11 +489,8 @@ def test_plain_lm_eval_runs_the_suites(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").rglob("samples_*.jsonl"))) == 8
 
 
-def test_a_metric_of_the_whole_set_is_shown_and_not_paired(
-    request_for: Request, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Such as lm-eval's word_perplexity: no item has a value between 0 and 1."""
-    folder = tmp_path / "tasks"
+def write_pages(folder: Path, text_folder: Path) -> None:
+    """Task ``awqbench_pages``: word_perplexity of three pages."""
     folder.mkdir()
     page = (text_folder / "evaluation.txt").read_text("utf-8")[:400]
     rows = "".join(json.dumps({"page": page[start:]}) + "\n" for start in (0, 100, 200))
@@ -508,6 +505,13 @@ def test_a_metric_of_the_whole_set_is_shown_and_not_paired(
         "metadata: {version: 1}\n",
         "utf-8",
     )
+
+
+def test_a_metric_of_the_whole_set_is_shown_and_not_paired(
+    request_for: Request, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as lm-eval's word_perplexity: no item has a value between 0 and 1."""
+    write_pages(folder := tmp_path / "tasks", text_folder)
     monkeypatch.setattr(harness, "FOLDER", folder)
     request = replace(
         request_for, methods=("rtn",), schemes=("int3-g64",), suites=(), tasks=("awqbench_pages",)
@@ -522,6 +526,49 @@ def test_a_metric_of_the_whole_set_is_shown_and_not_paired(
         (f"{metric['value']:.4g}",) for metric in metrics
     ]
     assert any("nothing can be paired" in note for note in layout.notes)
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    for path in outcome.folder.glob("records/*.json"):
+        validator.validate(json.loads(path.read_text("utf-8")))
+
+
+def test_tasks_of_a_group_keep_each_its_own_metric(
+    request_for: Request, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Items with a value stay paired beside a task that has only an aggregate."""
+    write_pages(folder := tmp_path / "tasks", text_folder)
+    words = [{"context": f"{one} ", "answer": n % 2} for n, one in enumerate(("ba", "di", "fo"))]
+    (folder / "words.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in words), "utf-8")
+    (folder / "words.yaml").write_text(
+        "task: awqbench_words\n"
+        "dataset_path: json\n"
+        f"dataset_kwargs: {{data_files: {{test: {folder / 'words.jsonl'}}}}}\n"
+        "test_split: test\noutput_type: multiple_choice\n"
+        "doc_to_text: context\ndoc_to_target: answer\ndoc_to_choice: [ba, di]\n"
+        "metric_list: [{metric: acc}]\nmetadata: {version: 1}\n",
+        "utf-8",
+    )
+    (folder / "both.yaml").write_text(
+        "group: awqbench_both\ntask: [awqbench_pages, awqbench_words]\n", "utf-8"
+    )
+    monkeypatch.setattr(harness, "FOLDER", folder)
+    request = replace(
+        request_for, methods=("rtn",), schemes=("int3-g64",), suites=(), tasks=("awqbench_both",)
+    )
+    outcome = compare(request, out=tmp_path / "run")
+    metrics = [one.metrics["awqbench_both_word_perplexity+acc"] for one in outcome.records]
+    for metric in metrics:
+        columns = metric["columns"]
+        assert columns["task"] == ["awqbench_pages"] * 3 + ["awqbench_words"] * 3
+        assert columns["value"][:3] == [None] * 3
+        assert set(columns["value"][3:]) <= {0.0, 1.0}
+        assert metric["value"] == sum(columns["value"][3:]) / 3
+        assert set(metric["aggregates"]) == {"awqbench_pages"}
+        assert metric["aggregates"]["awqbench_pages"] > 1
+    (layout,) = report.write(outcome.records, outcome.folder)
+    (_, entries) = layout.body[0]
+    assert [entry.lines[0] for entry in entries] == [f"{100 * one['value']:.1f}" for one in metrics]
+    assert any("points" in note for note in layout.notes)
+    assert any("beside it awqbench_pages" in note for note in layout.notes)
     validator = jsonschema.Draft202012Validator(SCHEMA)
     for path in outcome.folder.glob("records/*.json"):
         validator.validate(json.loads(path.read_text("utf-8")))
