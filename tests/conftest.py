@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -109,10 +110,41 @@ def family_model(request: pytest.FixtureRequest) -> PreTrainedModel:
     return tiny_model(request.param)
 
 
-@pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    """Small tensors: more threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(2, before))
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Small tensors: more threads only wait for each other, and for other workers."""
+    torch.set_num_threads(1)
+
+
+SLOW_S = 10.0
+"""Seconds of a processor above which a test is marked ``slow``; what it waits is not counted."""
+
+
+def processor_s() -> float:
+    """What this process and the ended ones that it started have used so far."""
+    return sum(os.times()[:4])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    before = processor_s()
+    try:
+        return (yield)
+    finally:
+        item.user_properties.append(("processor_s", processor_s() - before))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name tests that want the mark ``slow``; no failure, since machines differ."""
+    called = [
+        one
+        for outcome in ("passed", "failed")
+        for one in terminalreporter.stats.get(outcome, [])
+        if one.when == "call" and "slow" not in one.keywords
+    ]
+    took = [(dict(one.user_properties).get("processor_s", 0.0), one.nodeid) for one in called]
+    late = sorted((one for one in took if one[0] > SLOW_S), reverse=True)
+    if late:
+        terminalreporter.section(f"more than {SLOW_S:g} s and not marked slow")
+        for seconds, name in late:
+            terminalreporter.write_line(f"{seconds:.1f} s {name}")
