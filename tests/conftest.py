@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
+torch.set_num_threads(1)  # small tensors: more only wait for each other, and for other workers
 
 
 CLASSES = {
@@ -110,9 +112,42 @@ def family_model(request: pytest.FixtureRequest) -> PreTrainedModel:
 
 
 @pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    """Small tensors: more threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(2, before))
+def one_thread() -> Iterator[None]:
+    """As set above, for the next test too."""
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(1)
+
+
+NAMED_S = 15.0
+"""Seconds of a processor from which a test without the mark ``slow`` is named: the ten that the
+mark stands for, and what machines differ by. What a test waits is not counted."""
+
+
+def processor_s() -> float:
+    """What this process and the ended ones that it started have used so far."""
+    return sum(os.times()[:4])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    before = processor_s()
+    try:
+        return (yield)
+    finally:
+        item.user_properties.append(("processor_s", processor_s() - before))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name tests that want the mark ``slow``; no failure, since machines differ."""
+    called = [
+        one
+        for outcome in ("passed", "failed")
+        for one in terminalreporter.stats.get(outcome, [])
+        if one.when == "call" and "slow" not in one.keywords
+    ]
+    took = [(dict(one.user_properties).get("processor_s", 0.0), one.nodeid) for one in called]
+    late = sorted((one for one in took if one[0] > NAMED_S), reverse=True)
+    if late:
+        terminalreporter.section(f"{NAMED_S:g} s and more, and not marked slow")
+        for seconds, name in late:
+            terminalreporter.write_line(f"{seconds:.1f} s {name}")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -20,7 +21,8 @@ from quantcore.method import GroupTask, Method
 from quantcore.quantize import QuantizationReport, Snapshot, quantize_model
 from quantcore.scheme import QuantScheme
 from quantcore.statistics import InputStats, output_error
-from tests.conftest import tiny_model
+from quantcore.structure import Structure
+from tests.conftest import FAMILIES, tiny_model
 
 SCHEMES = ["int4-g32", "int3-g16", "int3-channel", "int4-g32-sym"]
 
@@ -118,53 +120,77 @@ def test_clipping_never_loses_by_its_own_measure(scheme: str) -> None:
     assert bool((high <= weight.view(24, -1, group).amax(-1)).all())
 
 
-def run(
-    model: PreTrainedModel, method: Method, scheme: str, **kwargs: list[str]
-) -> tuple[QuantizationReport, Tensor]:
-    """Quantize a tiny model and give its logits; the model is put back."""
-    tokens = torch.arange(8 * 32).view(8, 32) * 13 % 160
+TOKENS = torch.arange(8 * 32).view(8, 32) * 13 % 160
+
+
+class Calibrated(NamedTuple):
+    model: PreTrainedModel
+    structure: Structure
+    stats: StatsStore
+
+
+def calibrated(model: PreTrainedModel, **kwargs: list[str]) -> Calibrated:
     structure = discover(model, **kwargs)
     stats = StatsStore()
-    calibrate(model, structure, tokens, stats, batch_size=4)
+    calibrate(model, structure, TOKENS, stats, batch_size=4)
+    return Calibrated(model, structure, stats)
+
+
+def quantized(given: Calibrated, method: Method, scheme: str) -> tuple[QuantizationReport, Tensor]:
+    """Quantize a tiny model and give its logits; the model is put back."""
+    model, structure, stats = given
     walk = None
     if method.calibration == "sequential":
-        walk = BlockWalk(model, structure, tokens, batch_size=4)
+        walk = BlockWalk(model, structure, TOKENS, batch_size=4)
     snapshot = Snapshot(structure)
     report = quantize_model(structure, method, QuantScheme.parse(scheme), stats=stats, walk=walk)
     with torch.no_grad():
-        logits = model(tokens).logits
+        logits = model(TOKENS).logits
     snapshot.restore()
     return report, logits
+
+
+def run(
+    model: PreTrainedModel, method: Method, scheme: str, **kwargs: list[str]
+) -> tuple[QuantizationReport, Tensor]:
+    """See `quantized`."""
+    return quantized(calibrated(model, **kwargs), method, scheme)
 
 
 METHODS: list[Method] = [RTN(), GPTQ(), GPTQ(sequential=True), AWQ(), AWQ(clip=True)]
 
 
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> tuple[Calibrated, dict[str, Tensor]]:
+    """One calibration serves every method, as in a comparison; and the weights as they were."""
+    model = tiny_model(request.param)
+    before = {n: p.clone() for n, p in model.named_parameters()}
+    return calibrated(model), before
+
+
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
 def test_every_family_is_quantized_whole_and_put_back(
-    method: Method, family_model: PreTrainedModel
+    method: Method, family: tuple[Calibrated, dict[str, Tensor]]
 ) -> None:
-    before = {n: p.clone() for n, p in family_model.named_parameters()}
-    report, logits = run(family_model, method, "int4-g16")
+    given, before = family
+    report, logits = quantized(given, method, "int4-g16")
     assert bool(torch.isfinite(logits).all())
-    linears = [
-        f"{b.name}.{n}" for b in discover(family_model).blocks for g in b.groups for n in g.linears
-    ]
+    linears = [f"{b.name}.{n}" for b in given.structure.blocks for g in b.groups for n in g.linears]
     unmeasured = set(linears) - set(report.relative_losses)
     assert all(".experts." in name for name in unmeasured)  # those that no token reached
     assert len(unmeasured) < 0.2 * len(linears)
     assert bool(unmeasured) <= bool(report.notices) or method.calibration == "none"
     assert max(report.relative_losses.values()) < 0.1
-    for name, parameter in family_model.named_parameters():
+    for name, parameter in given.model.named_parameters():
         assert torch.equal(parameter, before[name]), name
 
 
-def test_eight_bits_change_next_to_nothing(family_model: PreTrainedModel) -> None:
-    tokens = torch.arange(8 * 32).view(8, 32) * 13 % 160
+def test_eight_bits_change_next_to_nothing(family: tuple[Calibrated, dict[str, Tensor]]) -> None:
+    given, _ = family
     with torch.no_grad():
-        before = family_model(tokens).logits
+        before = given.model(TOKENS).logits
     for method in METHODS:
-        _, after = run(family_model, method, "int8-g16")
+        _, after = quantized(given, method, "int8-g16")
         assert float((after - before).norm() / before.norm()) < 0.05, method.name
 
 

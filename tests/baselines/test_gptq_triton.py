@@ -13,10 +13,9 @@ import pytest
 
 pytest.importorskip("triton")
 
-INTERPRETED = """
+SEGMENTS = """
 import torch
 from baselines import gptq, gptq_triton
-from quantcore.scheme import QuantScheme
 
 torch.manual_seed(0)
 for columns, rows in ((128, 100), (32, 7), (96, 33), (5, 1), (1, 5)):
@@ -40,7 +39,14 @@ codes, _ = gptq_triton.round_segment(
     halves, torch.ones(1, 1), torch.ones(1, 5), torch.full((1, 5), 4.0), 15
 )
 assert codes.tolist() == [[4.0, 6.0, 6.0, 4.0, 7.0]], codes
+"""
 
+MATRICES = """
+import torch
+from baselines import gptq, gptq_triton
+from quantcore.scheme import QuantScheme
+
+torch.manual_seed(0)
 weight, x = torch.randn(24, 256), torch.randn(2048, 256) * torch.logspace(-1, 1, 256)
 for name in ("int4-g128", "int3-g32", "int4-channel", "int4-g64-sym"):
     for order in ("off", "on", "static"):
@@ -84,8 +90,9 @@ def run(program: str, **environment: str) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_the_kernel_rounds_as_the_loop_does() -> None:
-    run(INTERPRETED, TRITON_INTERPRET="1")
+@pytest.mark.parametrize("program", [SEGMENTS, MATRICES], ids=["segments", "matrices"])
+def test_the_kernel_rounds_as_the_loop_does(program: str) -> None:
+    run(program, TRITON_INTERPRET="1")
 
 
 def test_the_kernel_compiles_for_gpus() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.compare import Outcome, compare
 from bench.reference.train import train_tokenizer
 from bench.request import Request
 from tests.conftest import tiny_model
@@ -40,7 +41,7 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def request_for(tiny_folder: Path, text_folder: Path) -> Request:
     return Request(
         model=str(tiny_folder),
@@ -52,6 +53,12 @@ def request_for(tiny_folder: Path, text_folder: Path) -> Request:
         text=str(text_folder / "evaluation.txt"),
         seqlen=32,
     )
+
+
+@pytest.fixture(scope="session")
+def compared(request_for: Request, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """The comparison of `request_for`, finished; for reading only."""
+    return compare(request_for, out=tmp_path_factory.mktemp("compared") / "run")
 
 
 @pytest.fixture(scope="session")

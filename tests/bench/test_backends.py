@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,12 +30,14 @@ PERPLEXITY = "evaluation_ppl_32"
 SCHEMA = Path(__file__).parents[2] / "bench" / "record.schema.json"
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWQ_BENCH_CACHE", str(tmp_path / "cache"))
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWQ_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def small(request_for: Request) -> Request:
     return replace(
         request_for,
@@ -45,6 +48,12 @@ def small(request_for: Request) -> Request:
         new_tokens=3,
         rounds=2,
     )
+
+
+@pytest.fixture(scope="module")
+def exact(small: Request, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """From the weights, without a backend; for reading only."""
+    return compare(small, out=tmp_path_factory.mktemp("exact") / "run")
 
 
 def value(record: Record) -> float:
@@ -59,9 +68,8 @@ def valid(outcome: Outcome) -> None:
 
 @pytest.mark.parametrize("backend", ["cpu", "dequant", "auto"])
 def test_suites_run_on_the_backend_and_the_record_says_so(
-    small: Request, tmp_path: Path, backend: str
+    small: Request, exact: Outcome, tmp_path: Path, backend: str
 ) -> None:
-    exact = compare(small, out=tmp_path / "exact")
     run = compare(replace(small, backend=backend), out=tmp_path / "run")
     valid(run)
     for one, other in zip(exact.records, run.records, strict=True):
@@ -134,7 +142,7 @@ def test_codes_that_are_not_the_weights_are_refused(small: Request, tmp_path: Pa
 
 
 def test_speed_is_measured_on_every_backend_and_quality_on_the_exact_weights(
-    small: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Request, exact: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[tuple[str, set[type]]] = []
     real = ThroughputSuite._models
@@ -155,7 +163,6 @@ def test_speed_is_measured_on_every_backend_and_quality_on_the_exact_weights(
     )
     outcome = compare(request, out=tmp_path / "run")
     valid(outcome)
-    exact = compare(small, out=tmp_path / "exact")
     assert [value(one) for one in outcome.records] == [value(one) for one in exact.records]
     both = {nn.Linear, QuantizedLinear}  # the output head is not quantized
     assert ran == [("unquantized", {nn.Linear})] + 2 * [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,24 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def made(asked: Request) -> Baseline:
-    return baselines.make(asked, {})
+def measured(asked: Request, tmp_path_factory: pytest.TempPathFactory) -> tuple[Baseline, Path]:
+    """A baseline, and the folder of what was measured on the way."""
+    parts = tmp_path_factory.mktemp("baseline") / "parts"
+    return baselines.make(asked, {}, parts=parts), parts
+
+
+@pytest.fixture
+def made(measured: tuple[Baseline, Path]) -> Baseline:
+    return measured[0]
+
+
+@pytest.fixture
+def parts(measured: tuple[Baseline, Path], asked: Request) -> Path:
+    """As if the command had been interrupted at the end: it goes on, and measures nothing."""
+    folder = baselines.parts_folder(asked, None)
+    assert folder is not None
+    shutil.copytree(measured[1], folder)
+    return folder
 
 
 def command(asked: Request, *more: object) -> list[str]:
@@ -99,25 +116,18 @@ def test_its_tolerances_come_from_the_reruns(made: Baseline) -> None:
 
 
 def test_a_tolerance_below_the_floor_is_refused_with_the_figure(
-    asked: Request, made: Baseline, monkeypatch: pytest.MonkeyPatch
+    asked: Request, made: Baseline, parts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noise = noise_of("perplexity", own_changes(made)["perplexity"], made.reruns)
     assert noise is not None
-    monkeypatch.setattr(baselines, "rerun", iter_reruns(made))
+    monkeypatch.setattr(Workbench, "measure", never)
     low = {"perplexity": Tolerance(value=noise.floor * 0.9, reason="too strict")}
     said = rf"below the noise floor of \+{100 * math.expm1(noise.floor):.2f} %"
     with pytest.raises(InputError, match=said):
-        baselines.make(asked, low)
-    monkeypatch.setattr(baselines, "rerun", iter_reruns(made))
+        baselines.make(asked, low, parts=parts)
     enough = {"perplexity": Tolerance(value=noise.floor * 1.1, reason="strict")}
-    again = baselines.make(asked, enough)
+    again = baselines.make(asked, enough, parts=parts)
     assert again.tolerances["perplexity"] == enough["perplexity"]
-
-
-def iter_reruns(made: Baseline):  # type: ignore[no-untyped-def]
-    """The reruns of another baseline, one after the other, whatever was measured."""
-    every = iter(made.reruns)
-    return lambda *_, **__: next(every)
 
 
 @pytest.mark.parametrize(
@@ -249,6 +259,7 @@ def test_speed_is_timed_again(asked: Request, tmp_path: Path) -> None:
     assert result.verdicts[0].decision is not None
 
 
+@pytest.mark.usefixtures("parts")
 def test_the_command_shows_and_never_writes_over(
     asked: Request, made: Baseline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -298,19 +309,22 @@ def test_an_interrupted_one_goes_on(
 
 
 def test_what_was_kept_of_other_texts_is_measured_anew(
-    asked: Request, tmp_path: Path, text_folder: Path, capsys: pytest.CaptureFixture[str]
+    asked: Request,
+    measured: tuple[Baseline, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text((text_folder / "evaluation.txt").read_text("utf-8"), "utf-8")
+    text = Path(shutil.copy(str(asked.text), tmp_path))
     request = replace(asked, text=str(text))
+    kept = baselines.parts_folder(request, None)
+    assert kept is not None
+    shutil.copytree(measured[1], kept)
     low = ["--tolerance", "perplexity=0.0001%:too strict"]
     words = [str(text) if word == asked.text else word for word in command(asked, *low)]
     assert cli.main([*words, "--out", "b.json"]) == cli.BAD_INPUT
     assert "below the noise floor" in capsys.readouterr().err
     assert not Path("b.json").exists()
     assert list(tmp_path.glob("awq-bench-runs/*/00/records/*.json"))
-    kept = baselines.parts_folder(request, None)
-    assert kept is not None
     text.write_text(text.read_text("utf-8")[:-200], "utf-8")
     assert cli.main([*words[:-2], "--out", "b.json"]) == cli.DONE
     assert gate.read(Path("b.json")).quantized.cell.suites["perplexity"]["windows"] < 36
@@ -320,6 +334,7 @@ def never(*_: object) -> None:
     raise AssertionError("measured again")
 
 
+@pytest.mark.usefixtures("parts")
 def test_changing_a_baseline_shows_the_difference_first(
     made: Baseline,
     tmp_path: Path,
@@ -376,7 +391,10 @@ def test_null_runs_see_a_gate_that_cries_wolf_and_one_that_sleeps(made: Baseline
     assert found.outcomes["fail"] == 10
 
 
-def test_a_rerun_that_fails_is_no_baseline(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rerun_that_fails_is_no_baseline(
+    asked: Request, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(parts / "07")  # the one with other threads; those before it are read
     real = Workbench.measure
 
     def measure(self: Workbench, *arguments: Any) -> Record:
@@ -388,7 +406,7 @@ def test_a_rerun_that_fails_is_no_baseline(asked: Request, monkeypatch: pytest.M
     other = 1 if torch.get_num_threads() > 1 else 2
     monkeypatch.setattr(Workbench, "measure", measure)
     with pytest.raises(InputError, match=r"rerun '. threads?'\): out of memory"):
-        baselines.make(asked, {})
+        baselines.make(asked, {}, parts=parts)
 
 
 def test_a_suite_that_cannot_be_gated_is_no_part_of_a_baseline(

@@ -131,8 +131,14 @@ def test_every_command_has_an_example_of_itself() -> None:
         assert name in ("awq-bench", *[words[0] for words in found])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "awq-bench"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * name.endswith(("gate", "baseline")))
+        for name in EXAMPLES
+        if name != "awq-bench"
+    ],
+)
 def test_examples_run(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

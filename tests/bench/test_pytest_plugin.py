@@ -128,11 +128,35 @@ def test_tasks_have_cells_at_the_schemes_that_run_them_alone(project: Path) -> N
         (["--awq-schemes=int5"], "unknown scheme 'int5'"),
         (["--awq-methods=awk"], "unknown method 'awk'"),
         (["--awq-suites=speed"], "unknown suite 'speed'"),
+    ],
+)
+def test_bad_options_are_named(
+    project: Path,
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In this process: they are refused before anything is collected."""
+    (project / "bad.toml").write_text('metods = ["rtn"]\n', "utf-8")
+    monkeypatch.chdir(project)
+    alone = ["-p", "no:cacheprovider", "-p", "no:faulthandler", "--capture=no"]
+    code = pytest.main([*alone, "--benchmark", "-q", "-k", "perplexity", *arguments])
+    assert code == pytest.ExitCode.USAGE_ERROR
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert "Traceback" not in printed.out + printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--awq-methods=awk"], "unknown method 'awk'"),
         (["--awq-model=./nowhere"], "./nowhere"),
     ],
 )
-def test_bad_options_are_named(project: Path, arguments: list[str], said: str) -> None:
-    (project / "bad.toml").write_text('metods = ["rtn"]\n', "utf-8")
+def test_bad_options_end_the_run(project: Path, arguments: list[str], said: str) -> None:
+    """Before anything is collected, and where only loading the model can tell."""
     done = run(project, "--benchmark", "-q", "-k", "perplexity", *arguments)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert said in done.stdout + done.stderr
@@ -152,10 +176,8 @@ def test_other(awq_bench):
 """
 
 
-def test_gates_fail_tests_and_end_with_their_tables(tmp_path: Path) -> None:
-    request = Request(
-        methods=("rtn",), schemes=("int4-g128",), suites=("perplexity",), text="embedded", windows=4
-    )
+def test_gates_fail_tests_and_end_with_their_tables(asked: Request, tmp_path: Path) -> None:
+    request = replace(asked, methods=("rtn",), calibration=None, suites=("perplexity",))
     made = baseline.make(request, {})
     gate.write(made, tmp_path / "same.json", force=False)
     metrics = copy.deepcopy(made.quantized.metrics)
@@ -173,5 +195,5 @@ def test_gates_fail_tests_and_end_with_their_tables(tmp_path: Path) -> None:
     assert "| FAIL |" in done.stdout
     assert "| no verdict |" in done.stdout
     assert "source weights is 0000" in " ".join(done.stdout.split())
-    assert "reference, rtn int4-g128: FAIL" in done.stdout
-    assert "reference, rtn int4-g128: pass" in done.stdout
+    assert f"{asked.model}, rtn int4-g32: FAIL" in done.stdout
+    assert f"{asked.model}, rtn int4-g32: pass" in done.stdout

@@ -143,7 +143,6 @@ def plant(structure: Structure, *, seed: int) -> None:
             fold(block, {}, group.absorber, group.consumers, scales)
 
 
-@pytest.mark.slow
 def test_where_planted_salience_breaks_rtn_awq_recovers(reference: LoadedModel) -> None:
     structure = discover(reference.model)
     windows = cut_windows("e", texts.embedded().content, reference.tokenizer, seqlen=256, count=16)

@@ -139,7 +139,6 @@ def test_without_a_fault_all_pass(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == cli.DONE, capsys.readouterr().out
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
 def test_null_runs_hardly_fail_and_regressions_do(path: Path) -> None:
     """1,000 runs of real windows, resampled, of real reruns by ten calibration seeds."""
@@ -153,7 +152,6 @@ def test_null_runs_hardly_fail_and_regressions_do(path: Path) -> None:
         assert two >= 0.99 * rates.runs, name
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
 def test_real_windows_at_the_tolerance_fail_at_most_at_the_nominal_rate(path: Path) -> None:
     """The hardest null: windows as reruns spread them, and their mean at the tolerance."""

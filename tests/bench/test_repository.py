@@ -56,7 +56,7 @@ def readme_commands() -> list[str]:
     return [line.partition("#")[0].strip() for line in block.splitlines()]
 
 
-def test_the_workflow_runs_the_readmes_two_commands() -> None:
+def test_the_workflow_runs_the_readmes_two_commands_and_every_test() -> None:
     jobs = WORKFLOW["jobs"]
     ran = {
         name: [s["run"] for s in job["steps"] if "tox" in s.get("run", "")]
@@ -64,7 +64,19 @@ def test_the_workflow_runs_the_readmes_two_commands() -> None:
         if "steps" in job
     }
     comparison, tests = readme_commands()
-    assert ran == {"tests": [tests], "comparison": [comparison]}
+    assert ran == {
+        "tests": [tests],
+        "full": [f"{tests} -e full"],
+        "comparison": [comparison],
+    }
+
+
+def test_only_the_default_command_leaves_slow_tests_out() -> None:
+    check, full = (TOX[f"testenv:{name}"]["commands"].split() for name in ("check", "full"))
+    command = "{[tests]command}"
+    assert check[check.index(command) :] == [command, "-m", '"not', 'slow"', "{posargs}"]
+    assert full == [command, "{posargs}"]
+    assert "-m" not in TOX["tests"]["command"].split()
 
 
 def test_the_workflow_tests_every_python_that_is_claimed() -> None:
@@ -174,7 +186,7 @@ def test_commits_are_checked_with_the_tools_of_tox() -> None:
     for command in TOX["testenv:check"]["commands"].strip().splitlines():
         words = command.split()
         start = " ".join(words[:2]) if words[0] == "ruff" else words[0]
-        if words[0] not in ("pytest", "pre-commit"):
+        if words[0] not in ("{[tests]command}", "pre-commit"):
             assert any(entry.startswith(start) for entry in entries), command
 
 

@@ -38,6 +38,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_reference_takes_turns_and_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in peer (our RTN behind this very Python) goes through all a real one does."""
     stand_in = reference.Contestant(

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import lm_eval.tasks
 import pandas as pd
 import pytest
 import torch
 from lm_eval.api.model import LM
+from lm_eval.tasks._index import TaskIndex
 from safetensors.torch import load_file
 
 from bench import cli, report, task_tables
-from bench.compare import compare
+from bench.compare import Outcome, compare
 from bench.records import Record, read_record
 from bench.reference import MODEL_FOLDER
 from bench.request import Request
@@ -65,14 +69,33 @@ def size_of(weight: torch.Tensor) -> float:
     return float(weight.double().abs().sum())
 
 
-@pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path) -> type[Scripted]:
+@pytest.fixture(autouse=True, scope="module")
+def _index() -> Iterator[None]:
+    """lm-eval reads its thousands of files once, and not for every task that is its own."""
+    real, folder = TaskIndex.build, Path(lm_eval.tasks.__file__).parent
+    own = cache(lambda: real([folder]))
+
+    def build(paths: list[Path]) -> dict[str, Any]:
+        rest = [path for path in paths if path != folder]
+        return (own() if len(rest) < len(paths) else {}) | real(rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TaskIndex, "build", staticmethod(build))
+        yield
+
+
+def install(patch: pytest.MonkeyPatch, tiny_folder: Path) -> type[Scripted]:
     weights = load_file(tiny_folder / "model.safetensors")
     original = size_of(weights["model.layers.0.mlp.up_proj.weight"])
-    monkeypatch.setattr(language_model, "BatchedLM", Scripted)
-    monkeypatch.setattr(Scripted, "original", original, raising=False)
-    monkeypatch.setattr(Scripted, "runs", 0)
+    patch.setattr(language_model, "BatchedLM", Scripted)
+    patch.setattr(Scripted, "original", original, raising=False)
+    patch.setattr(Scripted, "runs", 0)
     return Scripted
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path) -> type[Scripted]:
+    return install(monkeypatch, tiny_folder)
 
 
 def damaged(quantized: bool, item: dict[str, Any]) -> Any:
@@ -87,19 +110,30 @@ def damaged(quantized: bool, item: dict[str, Any]) -> Any:
     return item["target"]
 
 
-@pytest.fixture
-def measured(
-    scripted: type[Scripted], request_for: Request, tmp_path: Path
-) -> tuple[Request, Path, tuple[Record, ...]]:
-    scripted.script = staticmethod(damaged)
+@pytest.fixture(scope="module")
+def finished(
+    tiny_folder: Path, request_for: Request, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Request, Outcome]:
     request = replace(
         request_for,
         methods=("rtn",),
         suites=("perplexity", "divergence", "json", "tool_calls", "multilingual"),
         tasks_schemes=("int3-g64",),
     )
-    outcome = compare(request, out=tmp_path / "run")
-    return request, outcome.folder, outcome.records
+    with pytest.MonkeyPatch.context() as patch:
+        install(patch, tiny_folder).script = staticmethod(damaged)
+        return request, compare(request, out=tmp_path_factory.mktemp("finished") / "run")
+
+
+@pytest.fixture
+def measured(
+    scripted: type[Scripted], finished: tuple[Request, Outcome], tmp_path: Path
+) -> tuple[Request, Path, tuple[Record, ...]]:
+    """A finished comparison, in a folder of the test's own."""
+    scripted.script = staticmethod(damaged)
+    request, outcome = finished
+    folder = Path(shutil.copytree(outcome.folder, tmp_path / "run"))
+    return request, folder, outcome.records
 
 
 def test_every_damage_is_counted_where_it_belongs(

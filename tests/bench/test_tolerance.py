@@ -74,7 +74,6 @@ def skewed(random: np.random.Generator, mean: float, count: int) -> np.ndarray:
     return random.gamma(0.5, 1, count) * random.choice([-1, 1], count) * 0.05 + mean
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("gates", [1, 6])
 def test_wrong_failures_stay_at_or_below_the_nominal_rate(gates: int) -> None:
     random = np.random.default_rng(gates)
@@ -88,7 +87,6 @@ def test_wrong_failures_stay_at_or_below_the_nominal_rate(gates: int) -> None:
     assert failed <= stats.binom.isf(0.001, 1000, tolerance.ALPHA)
 
 
-@pytest.mark.slow
 def test_a_shift_at_the_detectable_size_is_found() -> None:
     """Calibrations differ by 0.003, and windows take part in a regression unevenly."""
     random = np.random.default_rng(3)
@@ -116,7 +114,6 @@ def test_a_shift_at_the_detectable_size_is_found() -> None:
         assert found / 1000 >= least - 3 * math.sqrt(least * (1 - least) / 1000), found
 
 
-@pytest.mark.slow
 def test_a_loss_of_items_at_the_detectable_size_is_found() -> None:
     random = np.random.default_rng(4)
 
