@@ -18,13 +18,13 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from quantcore.errors import InputError
+from quantcore.exclusion import without
 from quantcore.structure import (
     Absorber,
     Block,
@@ -78,11 +78,11 @@ def discover(model: nn.Module, *, exclude: Sequence[str] = ()) -> Structure:
 
     Args:
         model: a causal language model of transformers, on any device.
-        exclude: patterns (``*.down_proj``, ``model.layers.0.*``) of matrices to leave unquantized.
+        exclude: patterns of linears to leave unquantized, see `quantcore.exclusion`.
 
     Raises:
         InputError: a parameter of two or more dimensions that is neither quantized nor excluded, a
-            norm of an unknown form, or a pattern that matches nothing.
+            norm of an unknown form, a pattern that matches nothing, or patterns that match all.
     """
     list_name, modules = block_list(model)
     mixture = any(p.dim() == 3 for p in modules.parameters())
@@ -96,7 +96,6 @@ def discover(model: nn.Module, *, exclude: Sequence[str] = ()) -> Structure:
     blocks: list[Block] = []
     exempt: list[str] = []
     notices: list[str] = []
-    unused = set(exclude)
     with experts_one_by_one(model):
         calls = capture_calls(model, tokens)
         shape = embed(model, tokens).shape
@@ -111,47 +110,14 @@ def discover(model: nn.Module, *, exclude: Sequence[str] = ()) -> Structure:
                 notices += [f"{name} and blocks like it: {t}" for t in known[signature].notices]
             reading = known[signature]
             exempt += [f"{name}.{parameter}" for parameter in reading.exempt]
-            groups = []
-            for group in reading.groups:
-                kept = []
-                for linear in group.linears:
-                    full = f"{name}.{linear}"
-                    hits = {
-                        p for p in exclude if fnmatchcase(full, p) or fnmatchcase(full, f"*{p}*")
-                    }
-                    unused -= hits
-                    if hits:
-                        exempt.append(_parameter_name(name, reading.matrices[linear]))
-                    else:
-                        kept.append(linear)
-                groups.append(replace(group, linears=tuple(kept)))
             blocks.append(
-                Block(name=name, module=module, matrices=reading.matrices, groups=tuple(groups))
+                Block(name=name, module=module, matrices=reading.matrices, groups=reading.groups)
             )
-    if unused:
-        linears = sorted(
-            {
-                f"{list_name}.*.{one.parameter.removesuffix('.weight')}"
-                + ("" if one.expert is None else ".*")
-                for one in blocks[0].matrices.values()
-            }
-        )
-        raise InputError(
-            f"--exclude {', '.join(sorted(unused))}: matches no linear; this model has "
-            f"{', '.join(linears)}"
-        )
-    if not any(group.linears for block in blocks for group in block.groups):
-        raise InputError(
-            f"--exclude {', '.join(exclude)}: leaves no linear to quantize; exclude fewer"
-        )
+    blocks, left_out = without(blocks, exclude)
+    exempt += left_out
     inside = f"{list_name}."
     exempt += [n for n, p in model.named_parameters() if p.dim() >= 2 and not n.startswith(inside)]
     return Structure(blocks=tuple(blocks), exempt=tuple(exempt), notices=tuple(notices))
-
-
-def _parameter_name(block: str, matrix: Matrix) -> str:
-    slot = "" if matrix.expert is None else f"[{matrix.expert}]"
-    return f"{block}.{matrix.parameter}{slot}"
 
 
 @dataclass(frozen=True, kw_only=True)

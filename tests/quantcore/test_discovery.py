@@ -205,6 +205,15 @@ def test_a_pattern_exempts_one_matrix_or_one_expert() -> None:
     assert sum("v_proj" in name or "experts" in name for name in found.exempt) == 2
 
 
+def test_a_pattern_takes_no_name_that_only_begins_or_ends_like_it() -> None:
+    found = discover(tiny_model("llama", num_hidden_layers=11), exclude=["model.layers.1"])
+    assert {len(block.groups[0].linears) for block in found.blocks[:1] + found.blocks[2:]} == {3}
+    assert not any(group.linears for group in found.blocks[1].groups)
+    mixture = discover(tiny_model("qwen2-moe"), exclude=["up_proj"]).exempt
+    assert "model.layers.0.mlp.shared_expert.up_proj.weight" in mixture
+    assert not any("experts.gate_up_proj" in name for name in mixture)
+
+
 def test_an_excluded_linear_still_reads_the_scaled_input() -> None:
     group = discover(tiny_model("llama"), exclude=["*.k_proj"]).blocks[0].groups[0]
     assert "self_attn.k_proj" not in group.linears
