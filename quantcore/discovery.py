@@ -9,7 +9,9 @@ Nothing here knows a model's class. A block is copied to float64, run on random 
   gradient by f_r of any sum over tokens that is orthogonal to y vanishes. One backward pass tells
   this of every row of every writer: v passes through attention, q and k do not, however they are
   fused; up passes through a gated product, gate does not; fc1 passes a ReLU and not a GELU;
-- every fold found this way is tried out, and has to leave the block's output as it was.
+- every fold found this way is tried out, and has to leave the block's output as it was;
+- rows that write queries and keys are those that the scores of attention depend on, by gradient
+  too (`quantcore.scores`).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from torch import Tensor, nn
 
 from quantcore.errors import InputError
 from quantcore.exclusion import without
+from quantcore.scores import ScoreRows, ScoreWatch, score_rows
 from quantcore.structure import (
     Absorber,
     Block,
@@ -186,8 +189,16 @@ class _Probe:
         ladder = torch.logspace(-1, 1, count, base=2.0, dtype=torch.float64)
         return ladder[torch.randperm(count, generator=self.random)]
 
-    def _run(self, factors: Mapping[str, Tensor] | None = None) -> _Run:
-        """Run the block; ``factors`` multiply the outputs of the writers of that name."""
+    def _run(
+        self,
+        factors: Mapping[str, Tensor] | None = None,
+        written: dict[str, list[Tensor]] | None = None,
+    ) -> _Run:
+        """Run the block.
+
+        ``factors`` multiply the outputs of the writers of that name. ``written`` is filled with the
+        outputs of matrices, and what follows them depends on these as on leaves of its graph.
+        """
         factors = factors or {}
         run = _Run(output=torch.empty(0), inputs={}, writers=[], written_before={})
 
@@ -200,7 +211,11 @@ class _Probe:
             self.matrices.setdefault(matrix.name, matrix)
             run.inputs.setdefault(matrix.name, x)
             run.written_before.setdefault(matrix.name, len(run.writers))
-            return write(matrix.name, output)
+            if written is None:
+                return write(matrix.name, output)
+            leaf = output.detach().requires_grad_()
+            written.setdefault(matrix.name, []).append(leaf)
+            return leaf.clone()  # a leaf could not be changed in place
 
         with ExitStack() as stack:
             for name, norm in self.norms.items():
@@ -214,8 +229,13 @@ class _Probe:
         self._account_for_all()
         readers = self._readers()
         found = self._absorbers(readers)
+        scores = self._scores(readers)
         groups: list[LinearGroup] = []
-        notices: list[str] = []
+        notices = [
+            f"{reader} reads several tokens, but no attention scores were seen: awq+clip leaves "
+            f"{', '.join(writers)} unclipped"
+            for reader, writers in scores.guessed.items()
+        ]
         for names in readers:
             absorber, reason = found[names]
             for expert in self._experts_of(names[0]):
@@ -230,6 +250,11 @@ class _Probe:
                         in_features=self.matrices[names[0]].of(self.module).shape[1],
                         absorber=absorber,
                         reason=reason,
+                        score_rows={
+                            consumer: scores.rows[name]
+                            for name, consumer in zip(names, consumers, strict=True)
+                            if name in scores.rows
+                        },
                     )
                 )
             if absorber is None and groups[-1].linears:
@@ -327,6 +352,14 @@ class _Probe:
                 reason = f"something besides {label} reads what {writer} writes"
                 found |= dict.fromkeys(sharing, (None, reason))
         return found
+
+    @torch.enable_grad()
+    def _scores(self, readers: Sequence[tuple[str, ...]]) -> ScoreRows:
+        """Which rows write queries and keys."""
+        written: dict[str, list[Tensor]] = {}
+        with ScoreWatch() as watch:
+            inputs = self._run(written=written).inputs
+        return score_rows(watch, written, {names[0]: inputs[names[0]] for names in readers})
 
     @torch.enable_grad()
     def _passing_rows(self, readers: Sequence[str]) -> dict[str, dict[str, Tensor]]:

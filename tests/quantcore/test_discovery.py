@@ -15,7 +15,7 @@ from quantcore.errors import InputError
 from quantcore.scheme import QuantScheme
 from quantcore.structure import Absorber, Block, Structure, block_list, fold
 from quantcore.structure import fold as right_fold
-from tests.conftest import FAMILIES, tiny_model
+from tests.conftest import FAMILIES, family_structure, tiny_model
 
 TOKENS = torch.arange(60).view(2, 30) * 7 % 160
 
@@ -179,15 +179,16 @@ def test_a_norm_that_also_feeds_the_residual_takes_no_scales() -> None:
     assert "something besides fc1 reads" in group.reason
 
 
-def test_every_matrix_is_quantized_or_exempt(family_model: PreTrainedModel) -> None:
-    found = discover(family_model, exclude=[])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_matrix_is_quantized_or_exempt(family: str) -> None:
+    found = family_structure(family)
     quantized = [
         f"{block.name}.{block.matrices[name].parameter}"
         for block in found.blocks
         for group in block.groups
         for name in group.linears
     ]
-    matrices = {name: p for name, p in family_model.named_parameters() if p.dim() >= 2}
+    matrices = {name: p for name, p in tiny_model(family).named_parameters() if p.dim() >= 2}
     assert set(quantized) | set(found.exempt) == set(matrices)
     assert not set(quantized) & set(found.exempt)
     for name, parameter in matrices.items():
