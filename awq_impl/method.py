@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
@@ -13,13 +12,11 @@ from awq_impl.clip import search_ranges
 from awq_impl.search import search_shared_scales
 from quantcore.grid import QuantizedWeight, grouped, quantize
 from quantcore.method import CalibrationKind, GroupTask
-from quantcore.structure import Fold
+from quantcore.structure import Fold, LinearGroup
 
-UNCLIPPED = ("*q_proj", "*k_proj", "*query", "*key")
+UNCLIPPED = "rows that write queries and keys"
 """Left unclipped, as in the reference: their errors meet in a product of two rounded operands,
-which the output error of either alone does not see."""
-FUSED = ("*qkv*", "*query_key_value", "*c_attn")
-"""q, k and v in one matrix: only the rows of v are clipped."""
+which the output error of either alone does not see. Structure tells which rows these are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +38,7 @@ class AWQ:
 
     def settings(self) -> dict[str, object]:
         """Steps of the search, and what is not clipped."""
-        unclipped = [*UNCLIPPED, *(f"{name}, but for v" for name in FUSED)]
-        return {"steps": self.steps, "unclipped": unclipped if self.clip else None}
+        return {"steps": self.steps, "unclipped": UNCLIPPED if self.clip else None}
 
     def fold(self, fold: Fold, tasks: Sequence[GroupTask]) -> Tensor | None:
         """Search one set of scales for all matrices that read what the absorber writes."""
@@ -55,18 +51,18 @@ class AWQ:
         """Round to nearest, within clipped ranges where asked."""
         rounded: dict[str, QuantizedWeight] = {}
         for name, weight in task.weights.items():
-            low = high = None
-            if self.clip and not _matches(name, UNCLIPPED):
-                low, high = search_ranges(weight, task.statistics, task.scheme, steps=self.steps)
-                if _matches(name, FUSED):
-                    groups = grouped(weight, task.scheme)
-                    v = torch.zeros(len(weight), 1, dtype=torch.bool, device=weight.device)
-                    v[task.passing_rows.get(name, torch.empty(0, dtype=torch.int64))] = True
-                    low = torch.where(v, low, groups.amin(-1))
-                    high = torch.where(v, high, groups.amax(-1))
+            groups = grouped(weight, task.scheme)
+            low, high = groups.amin(-1), groups.amax(-1)
+            rows = clipped_rows(task.group, name, len(weight)).to(weight.device)
+            if self.clip and len(rows):
+                low[rows], high[rows] = search_ranges(
+                    weight[rows], task.statistics, task.scheme, steps=self.steps
+                )
             rounded[name] = quantize(weight, task.scheme, low=low, high=high)
         return rounded
 
 
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+def clipped_rows(group: LinearGroup, name: str, count: int) -> Tensor:
+    """Which of a linear's rows have their ranges clipped, int64: those beside queries and keys."""
+    kept = group.score_rows.get(name)
+    return torch.arange(count) if kept is None else (~kept).nonzero()[:, 0]

@@ -608,8 +608,9 @@ def _exclude(group: argparse._ArgumentGroup) -> None:
         "--exclude",
         action="append",
         metavar="PATTERN",
-        help="leave linears unquantized whose name matches, such as '*.down_proj' or "
-        "'model.layers.0.*'; may be repeated (default: none)",
+        help="leave linears unquantized: whole parts of a name, such as up_proj or layers.1, or "
+        "with wildcards the full name, such as '*.down_proj' or 'model.layers.0.*'; may be "
+        "repeated (default: none)",
     )
 
 

@@ -22,10 +22,12 @@ class QuantizedLinear(nn.Module):
     """y = x W^T + bias.
 
     The weight is held once, in the layout of the backend that runs it, as integers that a change of
-    the model's dtype leaves alone. ``state_dict`` has it in one plain layout (``codes`` uint8, two
-    to a byte where they are of 4 bits, ``scales``, ``zeros``), so that a state saved on one device
-    loads on any other. A move to a device, or to a dtype of activations, that another backend runs
-    packs it anew. ``notice`` says where something slower than could be runs. It has no gradients.
+    the model's dtype leaves alone. It rounds no scales kept beside the weight either; only the bias
+    takes the dtype of the activations. ``state_dict`` has the weight in one plain layout (``codes``
+    uint8, two to a byte where they are of 4 bits, ``scales``, ``zeros``), so that a state saved on
+    one device loads on any other. A move to a device, or to a dtype of activations, that another
+    backend runs packs it anew. ``notice`` says where something slower than could be runs. It has no
+    gradients.
     """
 
     bias: Tensor | None
@@ -127,7 +129,7 @@ class QuantizedLinear(nn.Module):
             )
         flat = x.reshape(-1, self.in_features)
         if self.input_scales is not None:
-            flat = flat / self.input_scales.to(x.dtype)
+            flat = (flat / self.input_scales).to(x.dtype)
         if self.order is not None:
             flat = flat[:, self.order]
         y = self._linear(flat, self._held, self.bias, self._at)
@@ -135,8 +137,10 @@ class QuantizedLinear(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
         """Move, and pack anew where another backend runs there, or another dtype's layout."""
-        before = self._at
+        before, scales = self._at, self.input_scales
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if scales is not None:  # as bytes: a dtype is for activations, and would round them
+            self.input_scales = fn(scales.view(torch.uint8)).view(scales.dtype)
         self._remember()
         after = self._at
         if after != before:

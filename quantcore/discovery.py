@@ -9,7 +9,9 @@ Nothing here knows a model's class. A block is copied to float64, run on random 
   gradient by f_r of any sum over tokens that is orthogonal to y vanishes. One backward pass tells
   this of every row of every writer: v passes through attention, q and k do not, however they are
   fused; up passes through a gated product, gate does not; fc1 passes a ReLU and not a GELU;
-- every fold found this way is tried out, and has to leave the block's output as it was.
+- every fold found this way is tried out, and has to leave the block's output as it was;
+- rows that write queries and keys are those that the scores of attention depend on, by gradient
+  too (`quantcore.scores`).
 """
 
 from __future__ import annotations
@@ -18,13 +20,14 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from quantcore.errors import InputError
+from quantcore.exclusion import without
+from quantcore.scores import ScoreRows, ScoreWatch, score_rows
 from quantcore.structure import (
     Absorber,
     Block,
@@ -78,11 +81,11 @@ def discover(model: nn.Module, *, exclude: Sequence[str] = ()) -> Structure:
 
     Args:
         model: a causal language model of transformers, on any device.
-        exclude: patterns (``*.down_proj``, ``model.layers.0.*``) of matrices to leave unquantized.
+        exclude: patterns of linears to leave unquantized, see `quantcore.exclusion`.
 
     Raises:
         InputError: a parameter of two or more dimensions that is neither quantized nor excluded, a
-            norm of an unknown form, or a pattern that matches nothing.
+            norm of an unknown form, a pattern that matches nothing, or patterns that match all.
     """
     list_name, modules = block_list(model)
     mixture = any(p.dim() == 3 for p in modules.parameters())
@@ -96,7 +99,6 @@ def discover(model: nn.Module, *, exclude: Sequence[str] = ()) -> Structure:
     blocks: list[Block] = []
     exempt: list[str] = []
     notices: list[str] = []
-    unused = set(exclude)
     with experts_one_by_one(model):
         calls = capture_calls(model, tokens)
         shape = embed(model, tokens).shape
@@ -111,47 +113,14 @@ def discover(model: nn.Module, *, exclude: Sequence[str] = ()) -> Structure:
                 notices += [f"{name} and blocks like it: {t}" for t in known[signature].notices]
             reading = known[signature]
             exempt += [f"{name}.{parameter}" for parameter in reading.exempt]
-            groups = []
-            for group in reading.groups:
-                kept = []
-                for linear in group.linears:
-                    full = f"{name}.{linear}"
-                    hits = {
-                        p for p in exclude if fnmatchcase(full, p) or fnmatchcase(full, f"*{p}*")
-                    }
-                    unused -= hits
-                    if hits:
-                        exempt.append(_parameter_name(name, reading.matrices[linear]))
-                    else:
-                        kept.append(linear)
-                groups.append(replace(group, linears=tuple(kept)))
             blocks.append(
-                Block(name=name, module=module, matrices=reading.matrices, groups=tuple(groups))
+                Block(name=name, module=module, matrices=reading.matrices, groups=reading.groups)
             )
-    if unused:
-        linears = sorted(
-            {
-                f"{list_name}.*.{one.parameter.removesuffix('.weight')}"
-                + ("" if one.expert is None else ".*")
-                for one in blocks[0].matrices.values()
-            }
-        )
-        raise InputError(
-            f"--exclude {', '.join(sorted(unused))}: matches no linear; this model has "
-            f"{', '.join(linears)}"
-        )
-    if not any(group.linears for block in blocks for group in block.groups):
-        raise InputError(
-            f"--exclude {', '.join(exclude)}: leaves no linear to quantize; exclude fewer"
-        )
+    blocks, left_out = without(blocks, exclude)
+    exempt += left_out
     inside = f"{list_name}."
     exempt += [n for n, p in model.named_parameters() if p.dim() >= 2 and not n.startswith(inside)]
     return Structure(blocks=tuple(blocks), exempt=tuple(exempt), notices=tuple(notices))
-
-
-def _parameter_name(block: str, matrix: Matrix) -> str:
-    slot = "" if matrix.expert is None else f"[{matrix.expert}]"
-    return f"{block}.{matrix.parameter}{slot}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,8 +189,16 @@ class _Probe:
         ladder = torch.logspace(-1, 1, count, base=2.0, dtype=torch.float64)
         return ladder[torch.randperm(count, generator=self.random)]
 
-    def _run(self, factors: Mapping[str, Tensor] | None = None) -> _Run:
-        """Run the block; ``factors`` multiply the outputs of the writers of that name."""
+    def _run(
+        self,
+        factors: Mapping[str, Tensor] | None = None,
+        written: dict[str, list[Tensor]] | None = None,
+    ) -> _Run:
+        """Run the block.
+
+        ``factors`` multiply the outputs of the writers of that name. ``written`` is filled with the
+        outputs of matrices, and what follows them depends on these as on leaves of its graph.
+        """
         factors = factors or {}
         run = _Run(output=torch.empty(0), inputs={}, writers=[], written_before={})
 
@@ -234,7 +211,11 @@ class _Probe:
             self.matrices.setdefault(matrix.name, matrix)
             run.inputs.setdefault(matrix.name, x)
             run.written_before.setdefault(matrix.name, len(run.writers))
-            return write(matrix.name, output)
+            if written is None:
+                return write(matrix.name, output)
+            leaf = output.detach().requires_grad_()
+            written.setdefault(matrix.name, []).append(leaf)
+            return leaf.clone()  # a leaf could not be changed in place
 
         with ExitStack() as stack:
             for name, norm in self.norms.items():
@@ -248,8 +229,13 @@ class _Probe:
         self._account_for_all()
         readers = self._readers()
         found = self._absorbers(readers)
+        scores = self._scores(readers)
         groups: list[LinearGroup] = []
-        notices: list[str] = []
+        notices = [
+            f"{reader} reads several tokens, but no attention scores were seen: awq+clip leaves "
+            f"{', '.join(writers)} unclipped"
+            for reader, writers in scores.guessed.items()
+        ]
         for names in readers:
             absorber, reason = found[names]
             for expert in self._experts_of(names[0]):
@@ -264,6 +250,11 @@ class _Probe:
                         in_features=self.matrices[names[0]].of(self.module).shape[1],
                         absorber=absorber,
                         reason=reason,
+                        score_rows={
+                            consumer: scores.rows[name]
+                            for name, consumer in zip(names, consumers, strict=True)
+                            if name in scores.rows
+                        },
                     )
                 )
             if absorber is None and groups[-1].linears:
@@ -361,6 +352,14 @@ class _Probe:
                 reason = f"something besides {label} reads what {writer} writes"
                 found |= dict.fromkeys(sharing, (None, reason))
         return found
+
+    @torch.enable_grad()
+    def _scores(self, readers: Sequence[tuple[str, ...]]) -> ScoreRows:
+        """Which rows write queries and keys."""
+        written: dict[str, list[Tensor]] = {}
+        with ScoreWatch() as watch:
+            inputs = self._run(written=written).inputs
+        return score_rows(watch, written, {names[0]: inputs[names[0]] for names in readers})
 
     @torch.enable_grad()
     def _passing_rows(self, readers: Sequence[str]) -> dict[str, dict[str, Tensor]]:

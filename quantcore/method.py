@@ -21,14 +21,11 @@ class GroupTask:
     """One group of linears, as a method gets it."""
 
     group: LinearGroup
-    """The linears that share the input, and who can absorb its scales."""
+    """The linears that share the input, who can absorb its scales, which rows write queries."""
     weights: Mapping[str, Tensor]
     """float32 [N, K] of every linear to be quantized, by its name in the block."""
     stats: InputStats | None
     """Statistics of the shared input; None if the method asked for none, or no token reached it."""
-    passing_rows: Mapping[str, Tensor]
-    """int64 rows, by name, of weights that write another one's input (v before o, also in a fused
-    qkv; up before down). What other rows write meets a softmax, a gate or a residual first."""
     scheme: QuantScheme
     """How the weights are to be stored."""
     notice: Callable[[str], None]

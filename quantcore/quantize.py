@@ -125,9 +125,6 @@ def _quantize_block(
         for group in groups
         for name in group.linears
     }
-    passing = {
-        one.absorber.name: one.absorber.rows for one in block.folds if one.absorber.kind == "linear"
-    }
     tasks: dict[int, GroupTask] = {}
     for group in groups:
         statistics = stats.get(group.index)
@@ -139,7 +136,6 @@ def _quantize_block(
             group=group,
             weights={name: weights[name] for name in group.linears},
             stats=statistics,
-            passing_rows=passing,
             scheme=scheme,
             notice=lambda text: report.notices.append(f"{block.name}: {text}"),
         )

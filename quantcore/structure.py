@@ -86,6 +86,9 @@ class LinearGroup:
     absorber: Absorber | None
     """Who takes the scales; None: nobody can, and ``reason`` says why."""
     reason: str = ""
+    score_rows: Mapping[str, Tensor] = field(default_factory=dict)
+    """Bool [N], by matrix, for those that have any: the rows that write queries and keys, which
+    meet in attention scores (see `quantcore.scores`)."""
 
     @property
     def label(self) -> str:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from transformers import PreTrainedModel
+from transformers.models.llama.modeling_llama import LlamaAttention
 from transformers.utils import logging as transformers_logging
+
+from quantcore.discovery import discover
+from quantcore.structure import Structure
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -104,6 +109,31 @@ def tiny_model(family: str, *, seed: int = 0, **changes: int) -> PreTrainedModel
             elif "embed" not in name:
                 parameter.mul_(4)  # the initial 0.02 leaves attention flat and tests blind
     return model.eval()
+
+
+@cache
+def family_structure(family: str) -> Structure:
+    """What discovery reads off the family's tiny model, once for all tests that only look at it."""
+    return discover(tiny_model(family))
+
+
+class MisnamedAttention(LlamaAttention):
+    """Llama's, with a query and a key of meaningless names and a `key` that is the value."""
+
+    q_proj = property(lambda self: self.wq)
+    k_proj = property(lambda self: self.up)
+    v_proj = property(lambda self: self.key)
+
+
+def misnamed_llama() -> PreTrainedModel:
+    """A tiny Llama whose names mislead."""
+    model = tiny_model("llama")
+    for layer in model.model.layers:
+        attention = layer.self_attn
+        for new, old in {"wq": "q_proj", "up": "k_proj", "key": "v_proj"}.items():
+            setattr(attention, new, attention._modules.pop(old))
+        attention.__class__ = MisnamedAttention
+    return model
 
 
 @pytest.fixture(params=FAMILIES)

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from awq_impl.method import UNCLIPPED
+from awq_impl.method import clipped_rows
 from awq_impl.search import evaluations
 from bench import registry
 from bench.estimate import in_words
@@ -432,10 +431,10 @@ def _operations(structure: Structure, method: Method, scheme: QuantScheme) -> di
                 candidates = evaluations(2 * _count(settings["steps"]) + 1, rows)
                 sums["fold"] += triangle_share(inputs) * candidates * 2 * rows * inputs**2
             if method.name == "awq+clip":
-                clipped = [
-                    n for n in group.linears if not any(fnmatchcase(n, p) for p in UNCLIPPED)
-                ]
-                out = sum(len(block.weight(name)) for name in clipped)
+                out = sum(
+                    len(clipped_rows(group, name, len(block.weight(name))))
+                    for name in group.linears
+                )
                 factors = _count(settings["steps"]) // 2 + 1
                 sums["round"] += factors * 2 * out * inputs * scheme.group_of(inputs)
     return sums

@@ -477,9 +477,10 @@ def test_usage(refused: Refused, arguments: list[str], value: str, rule: str, fi
     [
         ("*.donw_proj", "*.donw_proj", "matches no linear", r"model\.layers\.\*\.mlp\.down_proj"),
         ("model.layers.7.*", "model.layers.7.*", "matches no linear", r"this model has \S"),
+        ("up_pro", "--exclude up_pro", "whole parts of a name", r"'\*up_pro\*' would match \d"),
         ("*", "--exclude *", "no linear to quantize", "fewer|narrower|less|remove|leave"),
     ],
-    ids=["nothing", "no-such-layer", "everything"],
+    ids=["nothing", "no-such-layer", "piece", "everything"],
 )
 def test_exclude(compare: Refused, pattern: str, value: str, rule: str, fix: str) -> None:
     compare("--exclude", pattern, value=value, rule=rule, fix=fix)

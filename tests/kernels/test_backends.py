@@ -203,6 +203,46 @@ class TestQuantizedLinear:
         with pytest.raises(InputError, match=r"packed for torch\.bfloat16"):
             layer(x.float())
 
+    @pytest.mark.parametrize("backend", ["cpu", "dequant"])
+    def test_a_dtype_and_back_leave_the_layer_as_it_was(self, backend: str) -> None:
+        plain = random_weight(48, 64, "int4-g32")
+        weight = replace(
+            plain,
+            group_index=torch.arange(64).remainder(2),
+            input_scales=torch.rand(64).add(0.5).half(),
+        )
+        bias = torch.randn(48).bfloat16().float()  # it takes the activations' dtype, as any does
+        layer = QuantizedLinear(weight, bias, backend=backend, dtype=torch.float32)
+        x = torch.randn(4, 64)
+        expected, buffers = layer(x), {n: one.clone() for n, one in layer.named_buffers()}
+        state = {n: one.clone() for n, one in layer.state_dict().items()}
+        layer.to(torch.bfloat16)
+        assert layer.input_scales is not None
+        assert torch.equal(layer.input_scales, buffers["input_scales"])
+        layer.to(torch.float32)
+        for before, after in ((buffers, dict(layer.named_buffers())), (state, layer.state_dict())):
+            assert before.keys() == after.keys()
+            for name, tensor in before.items():
+                assert after[name].dtype is tensor.dtype, name
+                assert torch.equal(after[name], tensor), name
+        assert torch.equal(layer(x), expected)
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+    def test_input_scales_are_not_rounded_to_the_activations_dtype(
+        self, dtype: torch.dtype
+    ) -> None:
+        scales = torch.rand(64).add(0.5).half()
+        identity = QuantizedWeight(
+            codes=torch.eye(64, dtype=torch.uint8),
+            scales=torch.ones(64, 2, dtype=torch.float16),
+            zeros=torch.zeros(64, 2, dtype=torch.uint8),
+            scheme=QuantScheme.parse("int4-g32"),
+            input_scales=scales,
+        )
+        layer = QuantizedLinear(identity, None, backend="dequant", dtype=dtype)
+        x = torch.randn(4, 64).to(dtype)
+        assert torch.equal(layer(x), (x.float() / scales.float()).to(dtype))
+
     @pytest.mark.parametrize("scheme", ["int4-g32", "int3-g32", "int8-channel"])
     def test_a_saved_state_loads_into_another_backend(self, scheme: str) -> None:
         weight = random_weight(48, 64, scheme)

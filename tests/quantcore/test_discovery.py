@@ -15,7 +15,7 @@ from quantcore.errors import InputError
 from quantcore.scheme import QuantScheme
 from quantcore.structure import Absorber, Block, Structure, block_list, fold
 from quantcore.structure import fold as right_fold
-from tests.conftest import FAMILIES, tiny_model
+from tests.conftest import FAMILIES, family_structure, tiny_model
 
 TOKENS = torch.arange(60).view(2, 30) * 7 % 160
 
@@ -179,15 +179,16 @@ def test_a_norm_that_also_feeds_the_residual_takes_no_scales() -> None:
     assert "something besides fc1 reads" in group.reason
 
 
-def test_every_matrix_is_quantized_or_exempt(family_model: PreTrainedModel) -> None:
-    found = discover(family_model, exclude=[])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_matrix_is_quantized_or_exempt(family: str) -> None:
+    found = family_structure(family)
     quantized = [
         f"{block.name}.{block.matrices[name].parameter}"
         for block in found.blocks
         for group in block.groups
         for name in group.linears
     ]
-    matrices = {name: p for name, p in family_model.named_parameters() if p.dim() >= 2}
+    matrices = {name: p for name, p in tiny_model(family).named_parameters() if p.dim() >= 2}
     assert set(quantized) | set(found.exempt) == set(matrices)
     assert not set(quantized) & set(found.exempt)
     for name, parameter in matrices.items():
@@ -203,6 +204,15 @@ def test_a_pattern_exempts_one_matrix_or_one_expert() -> None:
     assert "model.layers.0.self_attn.v_proj.weight" in found.exempt
     assert "model.layers.1.mlp.experts.gate_up_proj[2]" in found.exempt
     assert sum("v_proj" in name or "experts" in name for name in found.exempt) == 2
+
+
+def test_a_pattern_takes_no_name_that_only_begins_or_ends_like_it() -> None:
+    found = discover(tiny_model("llama", num_hidden_layers=11), exclude=["model.layers.1"])
+    assert {len(block.groups[0].linears) for block in found.blocks[:1] + found.blocks[2:]} == {3}
+    assert not any(group.linears for group in found.blocks[1].groups)
+    mixture = discover(tiny_model("qwen2-moe"), exclude=["up_proj"]).exempt
+    assert "model.layers.0.mlp.shared_expert.up_proj.weight" in mixture
+    assert not any("experts.gate_up_proj" in name for name in mixture)
 
 
 def test_an_excluded_linear_still_reads_the_scaled_input() -> None:
