@@ -46,3 +46,9 @@ def untried() -> dict[str, str]:
                 f"({one.specifier}); pip install '{one.name}{one.specifier}'"
             )
     return found
+
+
+if __name__ == "__main__":
+    sentences = untried().values()
+    print("\n".join(sentences) or "every release is one that this program was run with")
+    raise SystemExit(bool(sentences))

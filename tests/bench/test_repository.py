@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from bench import cli, gate
 
@@ -201,3 +203,57 @@ def test_only_the_reference_weights_and_records_of_answers_are_large() -> None:
     records = {n for n in large if n.startswith("results/reference/tasks/records/")}
     assert large - records == {"bench/reference/model/model.safetensors"}
     assert max((ROOT / n).stat().st_size for n in records) < 2**20
+
+
+def _declared() -> dict[str, Requirement]:
+    """What pyproject.toml requires, with what `pytest --benchmark` does, torch aside."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    listed = [*project["dependencies"], *project["optional-dependencies"]["benchmark"]]
+    return {one.name: one for one in map(Requirement, listed)}
+
+
+def _listed(name: str) -> dict[str, Requirement]:
+    lines = (ROOT / "tests" / "releases" / name).read_text("utf-8").splitlines()
+    return {one.name: one for one in map(Requirement, [n for n in lines if not n.startswith("#")])}
+
+
+def test_the_oldest_releases_are_the_lower_bounds() -> None:
+    declared, oldest = _declared(), _listed("oldest.txt")
+    (torch,) = re.findall(r"\{env:AWQ_BENCH_TORCH:torch==(\S+)\}", TOX["testenv:oldest"]["deps"])
+    assert Version(torch) == _lowest(declared.pop("torch"))
+    assert set(oldest) == set(declared)
+    for name, requirement in oldest.items():
+        (pinned,) = requirement.specifier
+        assert pinned.operator == "=="
+        assert Version(pinned.version) == _lowest(declared[name]), name
+
+
+def test_the_newest_releases_are_bound_by_nothing() -> None:
+    newest = _listed("newest.txt")
+    assert set(newest) == set(_declared()) - {"torch"}
+    assert all(not requirement.specifier for requirement in newest.values())
+    assert "{env:AWQ_BENCH_TORCH:torch}" in TOX["testenv:newest"]["deps"]
+    for name in ("newest", "oldest"):  # no constraints file, and the wheel
+        settings = TOX["releases"]["set_env"]
+        assert "constraints.txt" not in settings + TOX[f"testenv:{name}"].get("install_command", "")
+        assert TOX[f"testenv:{name}"]["skip_install"] == "true"
+    assert "pip wheel" in TOX["releases"]["commands_pre"]
+
+
+def test_what_breaks_with_every_release_has_an_upper_bound() -> None:
+    """And what is pinned for development lies within the bounds."""
+    declared = _declared()
+    for name in ("transformers", "lm-eval", "datasets", "torch"):
+        assert any(one.operator == "<" for one in declared[name].specifier), name
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    pinned = {
+        one.name: one for one in map(Requirement, [n for n in lines if not n.startswith("#")])
+    }
+    for name in declared.keys() & pinned.keys():
+        (exact,) = pinned[name].specifier
+        assert declared[name].specifier.contains(exact.version), name
+
+
+def _lowest(requirement: Requirement) -> Version:
+    (least,) = (one for one in requirement.specifier if one.operator == ">=")
+    return Version(least.version)
