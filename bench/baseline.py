@@ -249,7 +249,10 @@ def opened(
             except OtherComparison:  # of weights or texts that have changed since
                 shutil.rmtree(out)
                 comparison = begin(request, out=out, reporter=reporter)
-            yield OnTheSpot(request=request, comparison=comparison)
+            try:
+                yield OnTheSpot(request=request, comparison=comparison)
+            finally:  # nine reruns of a large model would hold 100 GB until the last is made
+                comparison.drop_cache()
         return
     if source is None and "divergence" in request.suites:
         raise InputError(

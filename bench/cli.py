@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import shutil
+import sys
 import textwrap
 import tomllib
 import traceback
@@ -21,6 +23,7 @@ from rich.text import Text
 
 from bench.progress import Reporter
 from quantcore.errors import InputError, nearest
+from quantcore.versions import untried
 
 if TYPE_CHECKING:
     from bench.gate import Baseline
@@ -846,6 +849,7 @@ def _numbers(value: str) -> tuple[int, ...]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
+    _yield_while_waiting()
     parser = _parser()
     try:
         known, beyond = parser.parse_known_args(arguments)
@@ -859,6 +863,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = Console()
     reporter = Reporter(Console(stderr=True))
     command = parsed.pop("command")
+    places = [Path(one).absolute() for one in parsed.values() if isinstance(one, Path | str)]
     try:
         return _COMMANDS[command](parsed, output, reporter)
     except InputError as error:
@@ -873,14 +878,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reporter.say(f"interrupted; {kept}")
         return INTERRUPTED
     except Exception as error:
-        if isinstance(error, OSError) and error.filename is not None:
-            # A name too long, no rights, a full disk: the place is the user's to change.
+        if isinstance(error, OSError) and _is_the_users(error, places):
             where = f"{error.filename}: {error.strerror}"
             reporter.say(f"error: {where}; check the path, its rights and the free space")
             return BAD_INPUT
         traceback.print_exc()
         reporter.say("internal error: this is ours to mend; please report it", style="bold red")
+        for sentence in untried().values():
+            reporter.say(f"it may come of this: {sentence}")
         return INTERNAL_ERROR
+
+
+_OF_A_MACHINE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
+)
+"""No room, no rights, a name too long: for the user to change, wherever it arises."""
+
+
+def _is_the_users(error: OSError, places: Sequence[Path]) -> bool:
+    """Whether an error is about a place that the user named, or what only the user can change.
+
+    Any other, such as a file of our own that is not there, is a defect of this program.
+    """
+    if error.filename is None:
+        return False
+    path = Path(os.fsdecode(error.filename)).absolute()
+    named = [*places, Path("awq-bench-runs").absolute()]
+    return error.errno in _OF_A_MACHINE or any(path.is_relative_to(one) for one in named)
+
+
+def _yield_while_waiting() -> None:
+    """Let threads that wait for each other give up their processor, unless the user says otherwise.
+
+    Those of OpenMP spin, and beside another busy process they spin for one that is not running,
+    call after call. The variables count only before torch is imported.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        os.environ.setdefault("KMP_BLOCKTIME", "0")  # Intel's OpenMP, where torch is built with it
 
 
 def _quiet_libraries() -> None:

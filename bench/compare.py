@@ -76,10 +76,14 @@ class Comparison:
             self.run.done.add(entry[0].id)
         return record
 
-    def finish(self) -> Outcome:
-        """Remove what was only needed on the way."""
+    def drop_cache(self) -> None:
+        """Remove the statistics that lie on disk: gigabytes of a large model."""
         if self.cache is not None:
             shutil.rmtree(self.cache, ignore_errors=True)
+
+    def finish(self) -> Outcome:
+        """Remove what was only needed on the way."""
+        self.drop_cache()
         records = tuple(read_record(self.run.path / one.file_name) for one, _, _ in self.plan)
         if all(record.status == "done" for record in records):
             # Else the same command with --out runs what failed, and that alone.

@@ -17,7 +17,7 @@ import torch
 from scipy import stats
 
 from bench import baseline as baselines
-from bench import cli, environment, gate, tolerance
+from bench import cell, cli, environment, gate, tolerance
 from bench.cell import Workbench
 from bench.compare import Comparison, Entry
 from bench.gate import Baseline, Change, Rerun, Tolerance, detectable_of, noise_of, own_changes
@@ -306,6 +306,30 @@ def test_an_interrupted_one_goes_on(
     assert len(new) == 5 + (2 + 5 + 2 + 2 + 1) - 4
     assert gate.read(path).reruns == made.reruns
     assert not list(tmp_path.glob("awq-bench-runs/*"))
+
+
+def test_statistics_on_disk_go_with_the_rerun_that_made_them(
+    asked: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a 7 B model take 11 GB; what is interrupted leaves none either."""
+    monkeypatch.setattr(cell, "_STATS_SHARE", 0.0)
+    real = Comparison.measure
+    together = []
+
+    def measure(self: Comparison, entry: Entry) -> Record:
+        record = real(self, entry)
+        if entry[0].method is not None:
+            together.append(len(list(tmp_path.rglob("calibration-cache"))))
+        if len(together) == 3:
+            raise KeyboardInterrupt
+        return record
+
+    monkeypatch.setattr(Comparison, "measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        baselines.make(asked, {}, parts=tmp_path / "parts")
+    assert together == [1, 1, 1]
+    assert not list(tmp_path.rglob("calibration-cache"))
+    assert list((tmp_path / "parts").rglob("records/*.json"))
 
 
 def test_what_was_kept_of_other_texts_is_measured_anew(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,3 +72,63 @@ def test_baselines_are_named_one_by_one() -> None:
             found = parsed("gate", line)
             assert found["model"] == "model"
             assert list(map(str, found["baseline"])) == files
+
+
+def raising(error: Exception) -> Callable[..., int]:
+    def command(*_: Any) -> int:
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file", "{out}/records/a.json"), cli.BAD_INPUT),
+        (OSError(errno.ENOSPC, "No space left on device", "/elsewhere"), cli.BAD_INPUT),
+        (PermissionError(errno.EACCES, "Permission denied", "/elsewhere"), cli.BAD_INPUT),
+        (FileNotFoundError(errno.ENOENT, "No such file", cli.__file__), cli.INTERNAL_ERROR),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "/elsewhere"), cli.INTERNAL_ERROR),
+        (OSError("no file is named"), cli.INTERNAL_ERROR),
+    ],
+)
+def test_an_error_of_the_system_is_bad_input_only_where_the_user_can_change_it(
+    error: OSError,
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if error.filename is not None:
+        error.filename = error.filename.replace("{out}", str(tmp_path))
+    monkeypatch.setitem(cli._COMMANDS, "compare", raising(error))
+    assert cli.main(["compare", "reference", "--out", str(tmp_path)]) == code
+    shown = capsys.readouterr().err
+    assert ("Traceback" in shown) == (code == cli.INTERNAL_ERROR)
+    if code == cli.BAD_INPUT:
+        assert error.filename in shown.replace("\n", "")
+
+
+def test_an_internal_error_names_releases_that_nobody_tried(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(cli._COMMANDS, "list", raising(AttributeError("no attribute 'dtype'")))
+    monkeypatch.setattr(cli, "untried", lambda: {"transformers": "transformers 9 is outside"})
+    assert cli.main(["list"]) == cli.INTERNAL_ERROR
+    assert "transformers 9 is outside" in capsys.readouterr().err
+
+
+def test_waiting_threads_yield_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cli.sys, "modules", {})
+    for name in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    cli._yield_while_waiting()
+    assert (os.environ["OMP_WAIT_POLICY"], os.environ["KMP_BLOCKTIME"]) == ("ACTIVE", "0")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setattr(cli.sys, "modules", {"torch": None})
+    cli._yield_while_waiting()
+    assert "OMP_WAIT_POLICY" not in os.environ  # too late to count
