@@ -201,7 +201,13 @@ def linear(x: Tensor, packed: Mapping[str, Tensor], bias: Tensor | None, place: 
     return found
 
 
-@torch.library.custom_op("awq_bench::int4_cpu", mutates_args=())
+@torch.library.custom_op(
+    "awq_bench::int4_cpu",
+    mutates_args=(),
+    # Spelled out: before 2.7 torch does not read it off the annotation of a list.
+    schema="(Tensor x, Tensor[] packed, Tensor? bias, str names, str scheme, int outputs)"
+    " -> Tensor",
+)
 def _int4_cpu(
     x: Tensor, packed: list[Tensor], bias: Tensor | None, names: str, scheme: str, outputs: int
 ) -> Tensor:
