@@ -26,10 +26,10 @@ from torch import Tensor
 
 from quantcore.errors import InputError
 from quantcore.grid import QuantizedWeight, grouped, quantize, round_to_nearest
-from quantcore.method import CalibrationKind, GroupTask
+from quantcore.method import CalibrationKind, GroupTask, Work
 from quantcore.scheme import QuantScheme
 from quantcore.statistics import InputStats
-from quantcore.structure import Fold
+from quantcore.structure import Fold, LinearGroup
 
 _FLOOR = 1e-8
 """Of the group's mean importance: a channel that is always zero must not get the scale zero."""
@@ -91,10 +91,15 @@ def within_group_losses(error: Tensor, blocks: Tensor) -> Tensor:
     return torch.sum((by_group @ blocks) * by_group, dim=(1, 2))
 
 
+def ratios(steps: int) -> list[float]:
+    """The exponents that are tried: 0, s = 1, comes first."""
+    return [step / steps for step in range(steps + 1)]
+
+
 def search_group_scales(
     weight: Tensor, stats: InputStats, scheme: QuantScheme, *, steps: int = 20
 ) -> GroupScales:
-    """The best of the ratios ``0, 1/steps, ..., 1`` for every weight group (the article's step 2).
+    """The best of `ratios` for every weight group (the article's step 2).
 
     All groups are tried at once, each keeps its own best. Ratio 0 is s = 1, plain rounding, so no
     group's loss is ever above it.
@@ -122,12 +127,12 @@ def search_group_scales(
     if not bool(torch.isfinite(rtn_losses).all()):
         raise ArithmeticError(f"the output error of plain rounding is {float(rtn_losses.sum())}")
     best_ratios = torch.zeros_like(rtn_losses)
-    for step in range(1, steps + 1):
-        scales = group_scales(importance, step / steps, size, scheme.scale_dtype)
+    for ratio in ratios(steps)[1:]:
+        scales = group_scales(importance, ratio, size, scheme.scale_dtype)
         losses = losses_of(scales)
         better = losses < best_losses
         best_losses = torch.where(better, losses, best_losses)
-        best_ratios = torch.where(better, step / steps, best_ratios)
+        best_ratios = torch.where(better, ratio, best_ratios)
         best_scales = torch.where(better.repeat_interleave(size), scales, best_scales)
     return GroupScales(
         scales=best_scales, ratios=best_ratios, losses=best_losses, rtn_losses=rtn_losses
@@ -201,3 +206,14 @@ class ArticleAWQ:
             choice = search_group_scales(weight, task.statistics, task.scheme, steps=self.steps)
             rounded[name] = awq_quantize(weight, choice.scales, task.scheme)
         return rounded
+
+    def work(
+        self, group: LinearGroup, rows: Mapping[str, int], scheme: QuantScheme
+    ) -> tuple[Work, Work]:
+        """Every ratio is scored within the groups; then the weights are rounded."""
+        weights = sum(rows.values()) * group.in_features
+        tried = len(ratios(self.steps))
+        return Work(), Work(
+            product_flop=tried * 2 * weights * scheme.group_of(group.in_features),
+            rounded=(tried + 1) * weights,
+        )

@@ -15,6 +15,14 @@ from quantcore.grid import decode, encode, fit, grouped
 from quantcore.scheme import QuantScheme
 from quantcore.statistics import InputStats
 
+_SMALLEST = 0.5
+"""The least share of a range that is tried."""
+
+
+def factors(steps: int) -> list[float]:
+    """What ranges are shrunk by: 1, 1 - 1/steps, ... down to a half."""
+    return [1 - step / steps for step in range(round(steps * (1 - _SMALLEST)) + 1)]
+
 
 def search_ranges(
     weight: Tensor,
@@ -22,19 +30,17 @@ def search_ranges(
     scheme: QuantScheme,
     *,
     steps: int = 20,
-    smallest: float = 0.5,
 ) -> tuple[Tensor, Tensor]:
     """The range ``[low, high]`` of every group that loses least, each float32 [N, K/G].
 
-    Factors 1, 1 - 1/steps, ... down to ``smallest`` shrink low and high together. The full range
-    is the first candidate, so no group's own loss is ever above plain rounding's.
+    `factors` shrink low and high together. The full range is the first candidate, so no group's own
+    loss is ever above plain rounding's.
 
     Args:
         weight: float32 [N, K], already folded.
         stats: of its folded input.
         scheme: the grid.
         steps: candidates between 1 and 0.
-        smallest: the least factor tried.
 
     Raises:
         InputError: the group size does not divide K.
@@ -44,8 +50,7 @@ def search_ranges(
     low, high = groups.amin(-1), groups.amax(-1)
     best_factor = torch.ones_like(low)
     best_loss = torch.full_like(low, torch.inf)
-    for step in range(round(steps * (1 - smallest)) + 1):
-        factor = 1 - step / steps
+    for factor in factors(steps):
         scales, zeros = fit(low * factor, high * factor, scheme)
         codes = encode(groups, scales[..., None], zeros[..., None], scheme.top_code)
         error = decode(codes, scales[..., None], zeros[..., None]).sub_(groups)

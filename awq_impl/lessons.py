@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from quantcore.grid import QuantizedWeight, round_to_nearest
-from quantcore.method import CalibrationKind, GroupTask, Method
+from quantcore.method import CalibrationKind, GroupTask, Method, Work
 from quantcore.scheme import QuantScheme
 from quantcore.statistics import InputStats, output_error
-from quantcore.structure import Fold
+from quantcore.structure import Fold, LinearGroup
 
 
 def made_up_layer(*, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -213,6 +213,12 @@ class WatchedMethod:
                 label = name.rsplit(".", 1)[-1]
                 self._scales[label].append(quantized.input_scales.float().cpu())
         return rounded
+
+    def work(
+        self, group: LinearGroup, rows: Mapping[str, int], scheme: QuantScheme
+    ) -> tuple[Work, Work]:
+        """As the method inside."""
+        return self._method.work(group, rows, scheme)
 
     def summaries(self) -> dict[str, ScaleSummary]:
         """Smallest, median, largest and geometric mean by layer type, over all blocks."""

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from awq_impl.clip import search_ranges
-from awq_impl.search import search_shared_scales
+from awq_impl.clip import factors, search_ranges
+from awq_impl.search import candidates, evaluations, search_shared_scales
 from quantcore.grid import QuantizedWeight, grouped, quantize
-from quantcore.method import CalibrationKind, GroupTask
+from quantcore.method import CalibrationKind, GroupTask, Work
+from quantcore.scheme import QuantScheme
+from quantcore.statistics import symmetric_flop
 from quantcore.structure import Fold, LinearGroup
 
 UNCLIPPED = "rows that write queries and keys"
@@ -60,6 +62,25 @@ class AWQ:
                 )
             rounded[name] = quantize(weight, task.scheme, low=low, high=high)
         return rounded
+
+    def work(
+        self, group: LinearGroup, rows: Mapping[str, int], scheme: QuantScheme
+    ) -> tuple[Work, Work]:
+        """Candidates are scored where scales can be folded, then those of ranges within groups."""
+        count, inputs = sum(rows.values()), group.in_features
+        fold, rounding = Work(), Work(rounded=count * inputs)
+        if group.absorber is not None:
+            scored = evaluations(len(candidates(self.steps)), count)
+            fold = Work(
+                product_flop=scored * symmetric_flop(count, inputs), rounded=scored * count * inputs
+            )
+        if self.clip:
+            clipped = sum(len(clipped_rows(group, name, n)) for name, n in rows.items()) * inputs
+            tried = len(factors(self.steps))
+            rounding += Work(
+                product_flop=tried * 2 * clipped * scheme.group_of(inputs), rounded=tried * clipped
+            )
+        return fold, rounding
 
 
 def clipped_rows(group: LinearGroup, name: str, count: int) -> Tensor:

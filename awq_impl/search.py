@@ -37,6 +37,12 @@ class ScaleChoice:
     """Whether the scales were divided by mean |w|^(1-a)."""
 
 
+def candidates(steps: int) -> list[tuple[float, bool]]:
+    """Exponents, and whether the weights' salience divides; s = 1, the exponent 0, comes first."""
+    tried = [(step / steps, by_weight) for step in range(steps + 1) for by_weight in (False, True)]
+    return tried[:-1]  # with the exponent 1 both forms are the same
+
+
 def candidate(
     activation: Tensor, weight: Tensor | None, exponent: float, *, rows: Tensor | None
 ) -> Tensor:
@@ -110,21 +116,16 @@ def search_shared_scales(
         return total
 
     activation = activation_salience(mean_abs)
-    by_weight = weight_salience(torch.cat([weight for weight, _ in parts]), scheme)
-    runners = [_Runner(scales=torch.ones_like(mean_abs), exponent=0.0, by_weight=False)]
-    for step in range(steps + 1):
-        for divisor in (None, by_weight):
-            # Exponent 0 by activation alone is s = 1; at exponent 1 both forms are the same.
-            if (divisor is None and step > 0) or (divisor is not None and step < steps):
-                scales = candidate(activation, divisor, step / steps, rows=rows)
-                runners.append(
-                    _Runner(
-                        scales=scales,
-                        exponent=step / steps,
-                        by_weight=divisor is not None,
-                    )
-                )
-    unscaled, racing = runners[0], runners
+    salience = weight_salience(torch.cat([weight for weight, _ in parts]), scheme)
+    racing = [
+        _Runner(
+            scales=candidate(activation, salience if by_weight else None, exponent, rows=rows),
+            exponent=exponent,
+            by_weight=by_weight,
+        )
+        for exponent, by_weight in candidates(steps)
+    ]
+    unscaled = racing[0]
     for eighths, kept in ((range(8), 1),) if whole else _STAGES:
         for runner in racing:
             runner.loss += loss_of(runner.scales, eighths)
@@ -151,11 +152,11 @@ Rows have weights of their own and share their inputs, so an eighth of them rank
 fraction of a percent of the loss; in all it is the work of 11 candidates scored on all rows."""
 
 
-def evaluations(candidates: int, rows: int) -> float:
+def evaluations(count: int, rows: int) -> float:
     """Scorings of all rows that the search does for so many candidates, s = 1 among them."""
     if rows < RACED_FROM:
-        return float(candidates)
-    left, total = candidates, 0.0
+        return float(count)
+    left, total = count, 0.0
     for eighths, kept in _STAGES:
         total += left * len(eighths) / 8
         left = min(left, kept + 1)  # s = 1 stays; at the most, for it may be among the best

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from quantcore.grid import QuantizedWeight, fit, grouped, steps_from_zero
-from quantcore.method import CalibrationKind, GroupTask
+from quantcore.method import CalibrationKind, GroupTask, Work
 from quantcore.scheme import QuantScheme
-from quantcore.structure import Fold
+from quantcore.structure import Fold, LinearGroup
 
 Order = Literal["off", "on", "static"]
 
@@ -95,6 +95,20 @@ class GPTQ:
             )
             for name, (codes, scales, zeros) in zip(task.weights, parts, strict=True)
         }
+
+    def work(
+        self, group: LinearGroup, rows: Mapping[str, int], scheme: QuantScheme
+    ) -> tuple[Work, Work]:
+        """A factorization, and K columns of which each updates those behind it.
+
+        Cholesky takes a third of K^3 operations, the inverse two thirds.
+        """
+        count, inputs = sum(rows.values()), group.in_features
+        return Work(), Work(
+            product_flop=inputs**3 + count * inputs * (inputs - 1),
+            rounded=count * inputs,
+            steps=inputs,
+        )
 
 
 def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, float]:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from quantcore.grid import QuantizedWeight, quantize
-from quantcore.method import GroupTask
-from quantcore.structure import Fold
+from quantcore.method import GroupTask, Work
+from quantcore.scheme import QuantScheme
+from quantcore.structure import Fold, LinearGroup
 
 
 class RTN:
@@ -28,3 +29,9 @@ class RTN:
     def round(self, task: GroupTask) -> Mapping[str, QuantizedWeight]:
         """Round each linear on its own."""
         return {name: quantize(weight, task.scheme) for name, weight in task.weights.items()}
+
+    def work(
+        self, group: LinearGroup, rows: Mapping[str, int], scheme: QuantScheme
+    ) -> tuple[Work, Work]:
+        """Every weight once."""
+        return Work(), Work(rounded=sum(rows.values()) * group.in_features)

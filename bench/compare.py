@@ -308,15 +308,17 @@ def _announce(
     """What will be done, and what it will take."""
     rates = estimate.measure_rates(loaded, measure.trial_tokens(suites, loaded))
     calibration_tokens = 0 if calibration is None else calibration.tokens.numel()
-    methods = [method for _, method, _ in pending if method is not None]
+    quantized = [(method, scheme) for _, method, scheme in pending if method and scheme]
     calibrate_s = (
         estimate.calibration_s(structure, calibration_tokens, rates)
-        if any(method.calibration == "shared" for method in methods)
+        if any(method.calibration == "shared" for method, _ in quantized)
         else 0.0
     )
     quantize_s = sum(
-        estimate.quantization_s(structure, method, rates, calibration_tokens=calibration_tokens)
-        for method in methods
+        estimate.quantization_s(
+            structure, method, scheme, rates, calibration_tokens=calibration_tokens
+        )
+        for method, scheme in quantized
     )
     tokens = sum(one.windows.tokens.numel() for one in suites if isinstance(one, measure.TextSuite))
     evaluate_s = len(pending) * estimate.evaluation_s(tokens, loaded, rates) if tokens else 0.0

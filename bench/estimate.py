@@ -11,9 +11,10 @@ from torch import Tensor
 
 from quantcore.checkpoint import LoadedModel
 from quantcore.grid import round_to_nearest
-from quantcore.method import Method
+from quantcore.method import Method, Work
+from quantcore.quantize import loss_work
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import triangle_share
+from quantcore.statistics import symmetric_flop
 from quantcore.structure import Structure
 
 _TRIAL_S = 0.15
@@ -27,11 +28,19 @@ class Rates:
     flop_per_s: float
     """Of float32 matrix products, as Gram matrices and their losses need them."""
     rounded_per_s: float
-    """Weights rounded and decoded."""
+    """Weights rounded and decoded, as a search does: scaled before, and compared after."""
     steps_per_s: float
-    """Columns of a GPTQ loop that is bound by calls, not arithmetic."""
+    """Turns of a loop that is bound by calls, not arithmetic."""
     experts_per_token: int = 1
     """To how many experts of a mixture a router sends each token."""
+
+    def seconds(self, work: Work) -> float:
+        """How long so much work takes."""
+        return (
+            work.product_flop / self.flop_per_s
+            + work.rounded / self.rounded_per_s
+            + work.steps / self.steps_per_s
+        )
 
 
 def _per_second(work: Callable[[], object], amount: float, device: torch.device) -> float:
@@ -56,11 +65,16 @@ def measure_rates(loaded: LoadedModel, sample: Tensor) -> Rates:
     device = loaded.device
     ids = sample.to(device)
     square = torch.randn(1024, 1024, device=device)
+    weights = torch.randn(4096, 1024, device=device)  # more than a cache holds
+    scales = torch.rand(1024, device=device) + 0.5
     row = torch.randn(256, device=device)
     scheme = QuantScheme(bits=4, group_size=128)
 
+    def rounding() -> None:
+        round_to_nearest(weights * scales, scheme).div_(scales).sub_(weights)
+
     def column() -> None:
-        for _ in range(6):  # about as many calls as one column of the loop makes
+        for _ in range(6):  # as many calls as a column of GPTQ makes
             row.mul(1.0)
 
     return Rates(
@@ -70,7 +84,7 @@ def measure_rates(loaded: LoadedModel, sample: Tensor) -> Rates:
             device,
         ),
         flop_per_s=_per_second(lambda: square @ square, 2 * 1024**3, device),
-        rounded_per_s=_per_second(lambda: round_to_nearest(square, scheme), square.numel(), device),
+        rounded_per_s=_per_second(rounding, weights.numel(), device),
         steps_per_s=_per_second(column, 1, device),
         experts_per_token=getattr(loaded.model.config, "num_experts_per_tok", None) or 1,
     )
@@ -88,32 +102,30 @@ def calibration_s(structure: Structure, tokens: int, rates: Rates) -> float:
                 share = min(1.0, rates.experts_per_token / count)
             if group.linears:
                 k = group.in_features
-                grams += 2 * triangle_share(k) * share * tokens * k**2
+                grams += symmetric_flop(tokens, k) * share
     return tokens / rates.forward_tokens_per_s + grams / rates.flop_per_s
 
 
 def quantization_s(
-    structure: Structure, method: Method, rates: Rates, *, calibration_tokens: int
+    structure: Structure,
+    method: Method,
+    scheme: QuantScheme,
+    rates: Rates,
+    *,
+    calibration_tokens: int,
 ) -> float:
-    """One cell without its evaluation, by counting the work of each kind of method."""
-    seconds = 0.0
+    """One cell without its evaluation: the work that the method states, and that of the report."""
+    work = Work()
     for block in structure.blocks:
         for group in block.groups:
-            k = group.in_features
-            n = sum(len(block.weight(name)) for name in group.linears)
-            losses = 2 * triangle_share(k) * n * k * k / rates.flop_per_s
-            if method.name == "awq-article":
-                seconds += 21 * 2 * n * k / rates.rounded_per_s  # and losses within groups: small
-            elif method.name.startswith("awq"):
-                seconds += (42 if n < 1024 else 12) * (losses + n * k / rates.rounded_per_s)
-                seconds += 11 * n * k / rates.rounded_per_s if method.name != "awq" else 0
-            elif method.name.startswith("gptq"):
-                seconds += 2 * losses + k**3 / rates.flop_per_s + k / rates.steps_per_s
-            else:
-                seconds += n * k / rates.rounded_per_s
-            seconds += 2 * losses  # the report of what was lost
-    if method.calibration == "sequential":
-        seconds += 2 * calibration_s(structure, calibration_tokens, rates)
+            if group.linears:
+                rows = {name: len(block.weight(name)) for name in group.linears}
+                fold, rounding = method.work(group, rows, scheme)
+                work += fold + rounding + loss_work(group, rows)
+    seconds = rates.seconds(work)
+    if method.calibration == "sequential":  # every block runs again when it is quantized
+        seconds += calibration_s(structure, calibration_tokens, rates)
+        seconds += calibration_tokens / rates.forward_tokens_per_s
     return seconds
 
 

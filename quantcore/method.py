@@ -1,4 +1,7 @@
-"""What a quantization method is: two functions of one group of linears and its statistics."""
+"""What a quantization method is: two functions of one group of linears and its statistics.
+
+It also says beforehand what they take, so that nobody else has to know how it works.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,26 @@ class GroupTask:
         return self.stats
 
 
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What quantizing takes, in units that a machine can be timed by."""
+
+    product_flop: float = 0.0
+    """Operations of float32 matrix products and factorizations."""
+    rounded: float = 0.0
+    """Weights rounded and decoded."""
+    steps: float = 0.0
+    """Turns of a loop of a few calls each, of which every one waits for the one before."""
+
+    def __add__(self, other: Work) -> Work:
+        """Both, one after the other."""
+        return Work(
+            product_flop=self.product_flop + other.product_flop,
+            rounded=self.rounded + other.rounded,
+            steps=self.steps + other.steps,
+        )
+
+
 class Method(Protocol):
     """Chooses scales for a block (phase 1), then rounds its weights (phase 2).
 
@@ -68,3 +91,14 @@ class Method(Protocol):
 
     def round(self, task: GroupTask) -> Mapping[str, QuantizedWeight]:
         """Quantize the folded weights under the folded statistics."""
+
+    def work(
+        self, group: LinearGroup, rows: Mapping[str, int], scheme: QuantScheme
+    ) -> tuple[Work, Work]:
+        """What one group's share of `fold`, and its `round`, take; from shapes alone.
+
+        Args:
+            group: that is quantized; K is its ``in_features``.
+            rows: N of every linear to be quantized, by its name in the block.
+            scheme: how the weights are to be stored.
+        """

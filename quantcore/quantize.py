@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from quantcore.calibration import BlockStats, BlockWalk, StatsStore
 from quantcore.grid import QuantizedWeight, quantize
-from quantcore.method import GroupTask, Method
+from quantcore.method import GroupTask, Method, Work
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import per_row_output_error
-from quantcore.structure import Block, Structure, fold
+from quantcore.statistics import per_row_output_error, symmetric_flop
+from quantcore.structure import Block, LinearGroup, Structure, fold
 
 
 @dataclass
@@ -198,6 +198,11 @@ def _quantize_block(
             block.weight(name).copy_(served)
             if keep is not None:
                 keep(f"{block.name}.{name}", rounded[name])
+
+
+def loss_work(group: LinearGroup, rows: Mapping[str, int]) -> Work:
+    """What the loss and the signal of a group's linears take, where there are statistics."""
+    return Work(product_flop=2 * symmetric_flop(sum(rows.values()), group.in_features))
 
 
 def _now(device: torch.device) -> float:

@@ -84,9 +84,9 @@ def mirror(gram: Tensor) -> Tensor:
     return upper + upper.triu(1).t()
 
 
-def triangle_share(columns: int) -> float:
-    """What share of the 2 N K^2 operations of a whole product these functions carry out."""
-    return sum(stop * (stop - start) for start, stop in _column_blocks(columns)) / columns**2
+def symmetric_flop(rows: int, columns: int) -> float:
+    """Operations of these functions: of errors [N, K] with H [K, K], or of a Gram matrix [K, K]."""
+    return 2.0 * rows * sum(stop * (stop - start) for start, stop in _column_blocks(columns))
 
 
 def _column_blocks(columns: int) -> list[tuple[int, int]]:

@@ -21,8 +21,6 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from awq_impl.method import clipped_rows
-from awq_impl.search import evaluations
 from bench import registry
 from bench.estimate import in_words
 from bench.progress import Reporter
@@ -31,10 +29,10 @@ from quantcore.calibration import BlockWalk, StatsStore, calibrate, stats_bytes
 from quantcore.discovery import discover
 from quantcore.errors import InputError
 from quantcore.grid import QuantizedWeight
-from quantcore.method import CalibrationKind, GroupTask, Method
-from quantcore.quantize import Snapshot, quantize_model
+from quantcore.method import CalibrationKind, GroupTask, Method, Work
+from quantcore.quantize import Snapshot, loss_work, quantize_model
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import triangle_share
+from quantcore.statistics import symmetric_flop
 from quantcore.structure import Block, Fold, LinearGroup, Structure
 from suites import memory
 
@@ -161,6 +159,12 @@ class Watched:
         """The method's, timed."""
         with self._watch(task.group, "round", self.round_s):
             return self.method.round(task)
+
+    def work(
+        self, group: LinearGroup, rows: Mapping[str, int], scheme: QuantScheme
+    ) -> tuple[Work, Work]:
+        """The method's."""
+        return self.method.work(group, rows, scheme)
 
     @contextmanager
     def _watch(self, group: LinearGroup, phase: str, sums: dict[str, float]) -> Iterator[None]:
@@ -408,41 +412,23 @@ def _calibration_operations(structure: Structure, tokens: Tensor) -> dict[str, f
     for block in structure.blocks:
         for group in block.groups:
             forward += 2 * tokens.numel() * _rows(block, group) * group.in_features
-            gram += triangle_share(group.in_features) * 2 * tokens.numel() * group.in_features**2
+            gram += symmetric_flop(tokens.numel(), group.in_features)
         forward += 4 * samples * seqlen**2 * block.groups[0].in_features
     return {"forward": forward, "statistics": gram}
 
 
 def _operations(structure: Structure, method: Method, scheme: QuantScheme) -> dict[str, float]:
     """Of one method: matrix products (and factorizations) only."""
-    settings = method.settings()
     sums = {"fold": 0.0, "round": 0.0, "besides": 0.0}
     for block in structure.blocks:
         for group in block.groups:
-            rows, inputs = _rows(block, group), group.in_features
+            rows = {name: len(block.weight(name)) for name in group.linears}
+            fold, rounding = method.work(group, rows, scheme)
+            sums["fold"] += fold.product_flop
+            sums["round"] += rounding.product_flop
             if method.calibration != "none":
-                sums["besides"] += (
-                    triangle_share(inputs) * 2 * 2 * rows * inputs**2
-                )  # every linear's loss and its signal
-            if method.name.startswith("gptq"):
-                # Cholesky, its inverse, and every column's update of those after it.
-                sums["round"] += inputs**3 / 3 + inputs**3 + rows * inputs**2
-            if method.name in ("awq", "awq+clip") and group.absorber is not None:
-                candidates = evaluations(2 * _count(settings["steps"]) + 1, rows)
-                sums["fold"] += triangle_share(inputs) * candidates * 2 * rows * inputs**2
-            if method.name == "awq+clip":
-                out = sum(
-                    len(clipped_rows(group, name, len(block.weight(name))))
-                    for name in group.linears
-                )
-                factors = _count(settings["steps"]) // 2 + 1
-                sums["round"] += factors * 2 * out * inputs * scheme.group_of(inputs)
+                sums["besides"] += loss_work(group, rows).product_flop
     return sums
-
-
-def _count(value: object) -> int:
-    assert isinstance(value, int)
-    return value
 
 
 def table(document: dict[str, Any]) -> str:

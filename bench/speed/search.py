@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from awq_impl.salience import activation_salience, weight_salience
-from awq_impl.search import candidate, evaluations, search_scales
+from awq_impl.search import candidate, candidates, evaluations, search_scales
 from bench.progress import Reporter
 from bench.speed.timing import (
     interleave,
@@ -30,7 +30,7 @@ from bench.speed.timing import (
 from quantcore.errors import InputError
 from quantcore.grid import round_to_nearest
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import InputStats, add_products, mirror, triangle_share
+from quantcore.statistics import InputStats, add_products, mirror, symmetric_flop
 
 TARGET = 10.0
 _CHUNK = 8192  # tokens per product
@@ -80,15 +80,13 @@ def search_again(
         error = round_to_nearest(weight * scales, scheme).div_(scales).sub_(weight).t()
         return sum(float((part @ error).square_().sum()) for part in x.split(_CHUNK))
 
-    activation, by_weight = activation_salience(mean_abs), weight_salience(weight, scheme)
-    best = (0.0, False, loss_of(torch.ones_like(mean_abs)))
-    for step in range(steps + 1):
-        for divisor in (None, by_weight):
-            if (divisor is None and step == 0) or (divisor is not None and step == steps):
-                continue
-            loss = loss_of(candidate(activation, divisor, step / steps, rows=None))
-            if loss < best[2]:
-                best = (step / steps, divisor is not None, loss)
+    activation, salience = activation_salience(mean_abs), weight_salience(weight, scheme)
+    best = (0.0, False, float("inf"))
+    for exponent, by_weight in candidates(steps):
+        divisor = salience if by_weight else None
+        loss = loss_of(candidate(activation, divisor, exponent, rows=None))
+        if loss < best[2]:
+            best = (exponent, by_weight, loss)
     return best
 
 
@@ -112,7 +110,7 @@ def point(
         },
         rounds,
     )
-    scored = 2 * steps + 1
+    scored = len(candidates(steps))
     with_gram = [a + b for a, b in zip(seconds["gram"], seconds["search"], strict=True)]
     return {
         "tokens": tokens,
@@ -121,12 +119,8 @@ def point(
         "scored": scored,
         "seconds": {name: summary(samples) for name, samples in seconds.items()},
         "operations": {
-            "gram": triangle_share(inputs) * 2 * tokens * inputs**2,
-            "search": triangle_share(inputs)
-            * evaluations(scored, outputs)
-            * 2
-            * outputs
-            * inputs**2,
+            "gram": symmetric_flop(tokens, inputs),
+            "search": evaluations(scored, outputs) * symmetric_flop(outputs, inputs),
             "again": scored * 2 * tokens * outputs * inputs,
         },
         "ratio_search": paired_ratio(seconds["again"], seconds["search"]),
