@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,7 +44,7 @@ from bench.pair import open_cell
 from bench.progress import Bars, Reporter, quiet
 from bench.records import Cell, Record
 from bench.request import Request, build_calibration, open_model
-from bench.run_folder import OtherComparison
+from bench.run_folder import RUNS, InUse, OtherComparison, locked
 from quantcore.checkpoint import MANIFEST, LoadedModel, resolve
 from quantcore.errors import InputError, nearest
 from quantcore.structure import Structure
@@ -242,17 +242,16 @@ def opened(
                 f"--source {source}: MODEL is the source already where --method says how to "
                 "quantize it; leave one of them out"
             )
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as held:
             out = parts or Path(folder) / "run"
             try:
-                comparison = begin(request, out=out, reporter=reporter)
+                comparison = held.enter_context(begin(request, out=out, reporter=reporter))
             except OtherComparison:  # of weights or texts that have changed since
                 shutil.rmtree(out)
-                comparison = begin(request, out=out, reporter=reporter)
-            try:
-                yield OnTheSpot(request=request, comparison=comparison)
-            finally:  # nine reruns of a large model would hold 100 GB until the last is made
-                comparison.drop_cache()
+                comparison = held.enter_context(begin(request, out=out, reporter=reporter))
+            # Nine reruns of a large model would hold 100 GB until the last is made.
+            held.callback(comparison.drop_cache)
+            yield OnTheSpot(request=request, comparison=comparison)
         return
     if source is None and "divergence" in request.suites:
         raise InputError(
@@ -369,22 +368,41 @@ def make(
             raise InputError(f"--tolerance {name}: no such gate here; {nearest(name, gates)}")
     if len(request.methods) > 1 or len(request.schemes) > 1:
         raise InputError("a baseline is of one method and one scheme; make one for each")
+    with _kept_if_measured(parts, say):
+        first, reruns = _measured(request, source, seeds, parts, say)
+    found = changes(first.pair, first.pair)
+    count = gates_of(found)
+    kept = {
+        name: _tolerance(name, tolerances.get(name), reruns, change, gates=count)
+        for name, change in found.items()
+        if isinstance(change, Change)
+    }
+    return Baseline(
+        unquantized=first.unquantized,
+        quantized=first.quantized,
+        declared=first.declared,
+        request=_kept(first.request, source),
+        tolerances=kept,
+        reruns=tuple(reruns),
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _measured(
+    request: Request, source: str | None, seeds: int, parts: Path | None, say: Reporter
+) -> tuple[Measured, list[Rerun]]:
+    """The baseline's own measurement, and everything that may vary of it."""
     cell = (*request.methods, None)[0], (*request.schemes, None)[0]
     started = time.perf_counter()
-    with (
-        _kept_if_measured(parts),
-        opened(request, source=source, parts=parts and parts / "00", reporter=say) as model,
-    ):
+    with opened(request, source=source, parts=parts and parts / "00", reporter=say) as model:
         model.check_seeds()
         first = model.measure(*cell)
     took = time.perf_counter() - started
     _refuse_failed(first, "the first measurement")
-    request = first.request
-    found = changes(first.pair, first.pair)
-    for name, change in found.items():
+    for name, change in changes(first.pair, first.pair).items():
         _refuse_idle(name, change)
     reruns = []
-    planned = list(_variations(request, first, seeds))
+    planned = list(_variations(first, seeds))
     bars = Bars(say.console)
     for number, again in enumerate(planned):
         left = estimate.in_words(took * (len(planned) - number))
@@ -399,34 +417,40 @@ def make(
             second = model.measure(*cell, unquantized=again.unquantized)
         _refuse_failed(second, f"rerun {again.what!r}")
         reruns.append(rerun(again.what, first, second, drawn=again.drawn, gates=again.gates))
-    count = gates_of(found)
-    kept = {
-        name: _tolerance(name, tolerances.get(name), reruns, change, gates=count)
-        for name, change in found.items()
-        if isinstance(change, Change)
-    }
-    return Baseline(
-        unquantized=first.unquantized,
-        quantized=first.quantized,
-        declared=first.declared,
-        request=_kept(request, source),
-        tolerances=kept,
-        reruns=tuple(reruns),
-        made=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    return first, reruns
 
 
 @contextmanager
-def _kept_if_measured(parts: Path | None) -> Iterator[None]:
-    """What is refused before it is measured leaves no folder."""
-    try:
+def _kept_if_measured(parts: Path | None, say: Reporter) -> Iterator[None]:
+    """Parts that nobody else writes; what is refused before it is measured leaves none."""
+    if parts is None:
         yield
-    except BaseException:
-        if parts is not None and not any(parts.rglob("records/*.json")):
-            shutil.rmtree(parts, ignore_errors=True)
-            with suppress(OSError):  # others are in it
-                parts.parent.rmdir()
-        raise
+        return
+    with locked(parts, say):
+        try:
+            yield
+        except BaseException:
+            if not any(parts.rglob("records/*.json")):
+                _remove(parts)
+            raise
+
+
+def discard(parts: Path | None, say: Reporter) -> None:
+    """Remove what was kept on the way, once it is of no more use.
+
+    Args:
+        parts: see `make`.
+        say: who is told what `bench.run_folder.locked` tells.
+    """
+    if parts is not None:
+        with suppress(InUse), locked(parts, say):  # whoever makes the same removes it
+            _remove(parts)
+
+
+def _remove(parts: Path) -> None:
+    shutil.rmtree(parts, ignore_errors=True)
+    with suppress(OSError):  # others are in it
+        parts.parent.rmdir()
 
 
 def _refuse_idle(name: str, change: Change | str) -> None:
@@ -460,7 +484,7 @@ def parts_folder(request: Request, source: str | None) -> Path | None:
     if here["dirty"]:
         return None
     content = json.dumps([_kept(request, source), here], sort_keys=True)
-    return Path("awq-bench-runs") / f"baseline-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    return RUNS / f"baseline-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -475,8 +499,9 @@ class _Again:
     """That it says something of; None: all."""
 
 
-def _variations(request: Request, first: Measured, seeds: int) -> Iterator[_Again]:
+def _variations(first: Measured, seeds: int) -> Iterator[_Again]:
     """What is declared alike and still gives other numbers."""
+    request = first.request
     quality = tuple(name for name in request.suites if name != SPEED)
     if SPEED in request.suites:  # seconds vary by themselves, whatever the weights are
         for number in range(1, SEEDS + 1):

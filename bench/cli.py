@@ -11,7 +11,6 @@ import textwrap
 import tomllib
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -1125,7 +1124,7 @@ def _baseline(parsed: dict[str, Any], output: Console, reporter: Reporter) -> in
         _show_gates(output, [baseline.judge_made(before, out, made)])
     gate.write(made, out, force=force)
     _show_made(output, made, out)
-    _remove(parts)
+    baseline.discard(parts, reporter)
     output.print(f"\nWritten to {escape(str(out))}", highlight=False, soft_wrap=True)
     return DONE
 
@@ -1187,17 +1186,9 @@ def _rebaseline(parsed: dict[str, Any], output: Console, reporter: Reporter) -> 
         output.print(f"\nNothing was written; --accept writes this over {escape(str(path))}")
         return DONE
     gate.write(made, path, force=True)
-    _remove(parts)
+    baseline.discard(parts, reporter)
     output.print(f"\nWritten to {escape(str(path))}", highlight=False, soft_wrap=True)
     return DONE
-
-
-def _remove(parts: Path | None) -> None:
-    """What was kept on the way, once it is of no more use."""
-    if parts is not None:
-        shutil.rmtree(parts, ignore_errors=True)
-        with suppress(OSError):  # others are in it
-            parts.parent.rmdir()
 
 
 def _readable(path: Path) -> Any:

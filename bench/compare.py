@@ -7,7 +7,8 @@ record -> tables. The command line and Python both come through `compare`.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +17,8 @@ from bench.calibration import Calibration
 from bench.cell import Calibrator, Workbench, stats_folder
 from bench.progress import Reporter, quiet
 from bench.records import Cell, Record, read_record
-from bench.request import (
-    Request,
-    build_calibration,
-    default_out,
-    open_model,
-)
-from bench.run_folder import RunFolder
+from bench.request import Request, build_calibration, open_model
+from bench.run_folder import RunFolder, default_names
 from kernels import backends, cpu
 from kernels.place import Place
 from quantcore import codes
@@ -107,23 +103,26 @@ def compare(
     Raises:
         InputError: anything about the request or its inputs that cannot work.
     """
-    comparison = begin(request, out=out, reporter=reporter)
     say = reporter or quiet()
-    say.say(f"  output       {comparison.run.path}")
-    pending = comparison.pending
-    if len(comparison.plan) > 1:
-        say.say(f"Running {len(pending)} of {len(comparison.plan)} cells", style="bold")
-    for number, entry in enumerate(pending):
-        record = comparison.measure(entry)
-        if number == 0:
-            _estimate_tasks(comparison.bench.say, record, [cell for cell, _, _ in pending[1:]])
-    return comparison.finish()
+    with begin(request, out=out, reporter=reporter) as comparison:
+        say.say(f"  output       {comparison.run.path}")
+        pending = comparison.pending
+        if len(comparison.plan) > 1:
+            say.say(f"Running {len(pending)} of {len(comparison.plan)} cells", style="bold")
+        for number, entry in enumerate(pending):
+            record = comparison.measure(entry)
+            if number == 0:
+                _estimate_tasks(say, record, [cell for cell, _, _ in pending[1:]])
+        return comparison.finish()
 
 
+@contextmanager
 def begin(
     request: Request, *, out: Path | None = None, reporter: Reporter | None = None
-) -> Comparison:
+) -> Iterator[Comparison]:
     """Check everything, load the model and plan the cells; nothing is measured yet.
+
+    No other process can write the comparison's folder until the end, whatever ends it.
 
     Args:
         request: what to compare.
@@ -186,37 +185,32 @@ def begin(
     plan: list[Entry] = [(cell(None, None), None, None)]
     plan += [(cell(m, s), m, s) for s in schemes for m in methods]
     # Where statistics would go is checked before anything is written.
-    needs_disk = calibrated and stats_folder(out or default_out(request), structure, loaded)
-    run = RunFolder.open(
-        out or default_out(request),
-        [c for c, _, _ in plan],
-        request,
-        search=out is None,
-        say=say,
-    )
-    if run.resumed:
-        say.say(f"going on with {run.path}: {len(run.done)} of {len(plan)} cells are there")
-    cache = run.path / "calibration-cache" if needs_disk else None
-    pending = [entry for entry in plan if entry[0].id not in run.done]
-    for notice in structure.notices:
-        say.warn(notice)
-    if not say.silent:
-        _announce(say, loaded, structure, suites, calibration, pending, cache)
+    place = out or next(default_names(request))
+    needs_disk = calibrated and stats_folder(place, structure, loaded)
+    with RunFolder.open(out, [c for c, _, _ in plan], request, say) as run:
+        if run.resumed:
+            say.say(f"going on with {run.path}: {len(run.done)} of {len(plan)} cells are there")
+        cache = run.path / "calibration-cache" if needs_disk else None
+        pending = [entry for entry in plan if entry[0].id not in run.done]
+        for notice in structure.notices:
+            say.warn(notice)
+        if not say.silent:
+            _announce(say, loaded, structure, suites, calibration, pending, cache)
 
-    calibrator = None
-    if calibration is not None:
-        calibrator = Calibrator(loaded, structure, calibration, cache=cache, say=say)
-    bench = Workbench(
-        name=loaded.name,
-        loaded=loaded,
-        structure=structure,
-        suites=suites,
-        calibrator=calibrator,
-        unfinished=run.path / "unfinished",
-        say=say,
-        stored_codes=not methods and _named_backends(request) != [],
-    )
-    return Comparison(run=run, plan=tuple(plan), bench=bench, cache=cache)
+        calibrator = None
+        if calibration is not None:
+            calibrator = Calibrator(loaded, structure, calibration, cache=cache, say=say)
+        bench = Workbench(
+            name=loaded.name,
+            loaded=loaded,
+            structure=structure,
+            suites=suites,
+            calibrator=calibrator,
+            unfinished=run.path / "unfinished",
+            say=say,
+            stored_codes=not methods and _named_backends(request) != [],
+        )
+        yield Comparison(run=run, plan=tuple(plan), bench=bench, cache=cache)
 
 
 def _named_backends(request: Request) -> list[tuple[str, str]]:

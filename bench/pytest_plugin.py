@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import statistics
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -234,13 +235,16 @@ def awq_bench_cells(request: pytest.FixtureRequest) -> Iterator[Any]:
     from quantcore.errors import InputError
 
     out = request.config.getoption("--awq-out")
-    try:
-        comparison = begin(request_of(request.config), out=Path(out) if out else None)
-    except InputError as error:  # the same for every cell: said once
-        pytest.exit(f"awq-bench: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
-    yield comparison
-    if not comparison.pending:
-        _keep(request.config, comparison.finish())
+    with ExitStack() as held:
+        try:
+            comparison = held.enter_context(
+                begin(request_of(request.config), out=Path(out) if out else None)
+            )
+        except InputError as error:  # the same for every cell: said once
+            pytest.exit(f"awq-bench: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
+        yield comparison
+        if not comparison.pending:
+            _keep(request.config, comparison.finish())
 
 
 def _keep(config: pytest.Config, outcome: Outcome) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
-from itertools import chain, count
 from pathlib import Path
 
 import torch
@@ -209,12 +207,3 @@ def build_calibration(
     if text is not None:
         calibrations.refuse_overlap(calibration, text)
     return calibration
-
-
-def default_out(request: Request) -> Path:
-    """A new folder under ``awq-bench-runs/``, named by model and time."""
-    name = request.model.rstrip("/").rsplit("/", 1)[-1] or "model"
-    first = Path("awq-bench-runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    # Two runs may begin within one second.
-    others = (first.with_name(f"{first.name}-{number}") for number in count(2))
-    return next(path for path in chain([first], others) if not path.exists())

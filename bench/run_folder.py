@@ -1,13 +1,19 @@
-"""The folder of a comparison: which cells it holds, which are done, whose it is."""
+"""The folder of a comparison: which cells it holds, which are done, who writes it."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from bench.progress import Reporter
 from bench.records import Cell, Record, read_record, write_json
@@ -16,12 +22,51 @@ from quantcore.errors import InputError
 if TYPE_CHECKING:
     from bench.request import Request
 
+RUNS = Path("awq-bench-runs")
+"""Holds the folders that nobody named."""
+
 _MANIFEST = "comparison.json"
+_LOCK = ".lock"
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _PLACES = ("data_dir", "tasks_data")  # where copies lie on this machine decides no outcome
 
 
 class OtherComparison(InputError):
     """The folder holds a comparison that is not this one."""
+
+
+class InUse(InputError):
+    """Another process is writing the folder."""
+
+
+@contextmanager
+def locked(folder: Path, say: Reporter) -> Iterator[None]:
+    """Keep other processes from writing a folder; a process that is killed keeps nobody from it.
+
+    Args:
+        folder: made if it is not there. A file in it carries the lock, and goes with it.
+        say: told if the file system has no locks.
+
+    Raises:
+        InUse: another process writes it.
+        InputError: it cannot be written.
+    """
+    path = folder.absolute() / _LOCK
+    lock = FileLock(path, timeout=0, thread_local=False)  # one thread may begin, another end
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise InUse(f"{folder} is being written by another process; wait until it ends") from None
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise InputError(f"{folder} cannot be written ({error.strerror}); mend that") from error
+        say.warn(f"{folder} cannot be locked ({error}): let no other process write it meanwhile")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: whoever comes next makes another
+        lock.release()
 
 
 class RunFolder:
@@ -35,43 +80,42 @@ class RunFolder:
         self._manifest = manifest
 
     @classmethod
+    @contextmanager
     def open(
-        cls, path: Path, cells: Sequence[Cell], request: Request, *, search: bool, say: Reporter
-    ) -> RunFolder:
-        """Begin a comparison, or go on with one that was interrupted.
+        cls, out: Path | None, cells: Sequence[Cell], request: Request, say: Reporter
+    ) -> Iterator[RunFolder]:
+        """Begin a comparison, or go on with one that was interrupted; locked until the end.
 
         Args:
-            path: the folder; made if it is not there.
+            out: the folder; made if it is not there. None: one under `RUNS` that holds this
+                comparison, unfinished, and that nobody is writing; else a new one there.
             cells: all cells of the comparison; their ids are its key.
             request: what was asked for, for the manifest.
-            search: look beside ``path`` for an unfinished folder with the same key first.
-            say: told of folders there that are passed over.
+            say: told of folders that are passed over.
 
         Raises:
             OtherComparison: the folder holds another one.
+            InUse: another process is writing it.
             InputError: it holds other things, or cannot be written.
         """
         key = hashlib.sha256("".join(cell.id for cell in cells).encode()).hexdigest()[:16]
-        if search:
-            for other in sorted(path.parent.glob(f"*/{_MANIFEST}"), reverse=True):
-                try:
-                    manifest = _read_manifest(other)
-                except InputError as error:
-                    say.warn(f"passed over: {error}")
-                    continue
-                if manifest.get("key") == key and not manifest.get("finished"):
-                    path = other.parent
-                    break
-        manifest_path = path / _MANIFEST
-        if manifest_path.is_file():
-            found = _read_manifest(manifest_path)
+        with ExitStack() as held:
+            if out is None:
+                path = _unfinished(key, held, say) or _new(request, held, say)
+            else:
+                path = _named(out, held, say)
+            yield cls._begun(path, key, cells, request)
+
+    @classmethod
+    def _begun(cls, path: Path, key: str, cells: Sequence[Cell], request: Request) -> RunFolder:
+        """A locked folder, with its manifest written and its records read."""
+        if (path / _MANIFEST).is_file():
+            found = _read_manifest(path / _MANIFEST)
             if found.get("key") != key:
                 raise OtherComparison(
                     f"{path} holds another comparison ({_differences(found, request)}); name "
                     "another --out"
                 )
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"{path} exists and is no comparison; name another --out")
         done: set[str] = set()
         for cell in cells:
             file = path / cell.file_name
@@ -86,7 +130,7 @@ class RunFolder:
             "cells": {cell.file_name: cell.id for cell in cells},
         }
         try:
-            write_json(manifest_path, manifest)
+            write_json(path / _MANIFEST, manifest)
         except OSError as error:
             raise InputError(f"--out {path} cannot be written ({error}); name another") from error
         return cls(path, manifest, done)
@@ -99,6 +143,70 @@ class RunFolder:
         """Mark the comparison as finished: it is not picked up again by itself."""
         self._manifest["finished"] = True
         write_json(self.path / _MANIFEST, self._manifest)
+
+
+def default_names(request: Request) -> Iterator[Path]:
+    """Names for a new folder under `RUNS`, by model and time; numbers tell those of one second."""
+    name = request.model.rstrip("/").rsplit("/", 1)[-1] or "model"
+    first = RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    yield first
+    yield from (first.with_name(f"{first.name}-{number}") for number in count(2))
+
+
+def _named(out: Path, held: ExitStack, say: Reporter) -> Path:
+    """The folder that the user named, locked."""
+    strangers = out.is_dir() and not (out / _MANIFEST).is_file()
+    strangers = strangers and any(path.name != _LOCK for path in out.iterdir())
+    if strangers or (out.exists() and not out.is_dir()):
+        raise InputError(f"{out} exists and is no comparison; name another --out")
+    try:
+        held.enter_context(locked(out, say))
+    except InputError as error:
+        raise type(error)(f"--out {error}, or name another --out") from error
+    return out
+
+
+def _unfinished(key: str, held: ExitStack, say: Reporter) -> Path | None:
+    """The latest unfinished folder with this key that nobody else writes, locked."""
+    for manifest in sorted(RUNS.glob(f"*/{_MANIFEST}"), reverse=True):
+        try:
+            if not _goes_on(manifest, key):
+                continue
+            with ExitStack() as own:
+                own.enter_context(locked(manifest.parent, say))
+                if _goes_on(manifest, key):  # it may have been finished just before
+                    held.enter_context(own.pop_all())
+                    return manifest.parent
+        except InputError as error:
+            say.warn(f"passed over: {error}")
+    return None
+
+
+def _goes_on(manifest: Path, key: str) -> bool:
+    found = _read_manifest(manifest)
+    return found.get("key") == key and not found.get("finished")
+
+
+def _new(request: Request, held: ExitStack, say: Reporter) -> Path:
+    """A folder that was not there before, locked."""
+    try:
+        RUNS.mkdir(exist_ok=True)
+        path = next(path for path in default_names(request) if _made(path))
+    except OSError as error:
+        raise InputError(
+            f"{RUNS} cannot be written ({error.strerror}); name a folder with --out"
+        ) from error
+    held.enter_context(locked(path, say))
+    return path
+
+
+def _made(path: Path) -> bool:
+    """Whether a folder was made; not if another run was faster."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return False
+    return True
 
 
 def _declared(request: Request) -> dict[str, Any]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -75,3 +80,34 @@ def asked(tiny_folder: Path, text_folder: Path) -> Request:
         seqlen=32,
         suites=("perplexity", "divergence"),
     )
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from bench.progress import quiet
+from bench.run_folder import locked
+
+with locked(Path(sys.argv[1]), quiet()):
+    assert "torch" not in sys.modules
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def another_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A second process that is writing a folder."""
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder.absolute())],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "locked\n"
+            yield process
+        finally:
+            process.kill()

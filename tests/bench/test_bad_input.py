@@ -22,6 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bench.cli import main
 from quantcore import hub
+from tests.bench.conftest import another_process
 
 CONTEXT = 64
 VOCABULARY = 512
@@ -1046,6 +1047,19 @@ def test_out_below_a_file(evaluate: Refused, model: Path, tmp_path: Path) -> Non
     evaluate(
         model, "--out", "mine/out", value="--out mine/out", rule="cannot be written", fix="another"
     )
+
+
+def test_out_that_another_process_writes(
+    evaluate: Refused, model: Path, evaluated: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(evaluated, tmp_path / "out")
+    with another_process(tmp_path / "out"):
+        evaluate(
+            model,
+            value="--out out",
+            rule="is being written by another process",
+            fix="wait until it ends, or name another --out",
+        )
 
 
 @pytest.mark.parametrize("content", ['{"key": ', "[]"], ids=["cut-off", "list"])

@@ -22,12 +22,14 @@ from bench.cell import Workbench
 from bench.compare import Comparison, Entry
 from bench.gate import Baseline, Change, Rerun, Tolerance, detectable_of, noise_of, own_changes
 from bench.null_runs import null_runs
+from bench.progress import quiet
 from bench.quantize import quantize
 from bench.records import Record
 from bench.request import Request
 from quantcore import hub
 from quantcore.checkpoint import sha256_of, weight_files
 from quantcore.errors import InputError
+from tests.bench.conftest import another_process
 
 COMMAND = [
     "--method",
@@ -306,6 +308,20 @@ def test_an_interrupted_one_goes_on(
     assert len(new) == 5 + (2 + 5 + 2 + 2 + 1) - 4
     assert gate.read(path).reruns == made.reruns
     assert not list(tmp_path.glob("awq-bench-runs/*"))
+
+
+def test_the_same_baseline_is_not_made_twice_at_a_time(
+    asked: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = baselines.parts_folder(asked, None)
+    assert parts is not None
+    path = tmp_path / "b.json"
+    with another_process(parts):
+        assert cli.main(command(asked, "--out", path)) == cli.BAD_INPUT
+        assert f"{parts} is being written by another process" in capsys.readouterr().err
+        baselines.discard(parts, quiet())
+        assert parts.is_dir(), "the other process is writing it"
+    assert not path.exists()
 
 
 def test_statistics_on_disk_go_with_the_rerun_that_made_them(

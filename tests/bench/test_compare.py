@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, tzinfo
 from pathlib import Path
 
 import pandas as pd
@@ -16,12 +15,11 @@ import pytest
 import torch
 
 from bench import cell, cli, compare, report, tables
-from bench import request as bench_request
 from bench.compare import Outcome
 from bench.progress import quiet
 from bench.quantize import quantize
 from bench.records import read_record
-from bench.request import Request, build_calibration, default_out, open_model
+from bench.request import Request, build_calibration, open_model
 from quantcore.errors import InputError
 from quantcore.quantize import quantize_model
 
@@ -401,24 +399,6 @@ def test_an_edited_record_is_refused(request_for: Request, tmp_path: Path) -> No
     path.write_text(path.read_text("utf-8").replace('"seed": 0', '"seed": 1'), "utf-8")
     with pytest.raises(InputError, match="it was edited"):
         read_record(path)
-
-
-def test_two_runs_within_a_second_get_a_folder_each(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Stopped(datetime):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> Stopped:
-            return cls(2026, 1, 2, 3, 4, 5, tzinfo=tz)
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(bench_request, "datetime", Stopped)
-    names = []
-    for _ in range(3):
-        out = default_out(Request(model="./mine"))
-        out.mkdir(parents=True)
-        names.append(out.name)
-    assert names == [f"mine-20260102-030405{end}" for end in ("", "-2", "-3")]
 
 
 @pytest.mark.parametrize("command", [["list"], ["doctor"], ["--help"], ["compare", "--help"]])

@@ -34,9 +34,9 @@ def test_speed_is_measured_where_tasks_are_not(request_for: Request, tmp_path: P
         backend="dequant",
         limit=1,
     )
-    plan = begin(request, out=tmp_path / "run").plan
-    assert [set(cell.suites) for cell, _, _ in plan] == [
-        {"throughput", "json"},
-        {"throughput"},
-        {"throughput", "json"},
-    ]
+    with begin(request, out=tmp_path / "run") as comparison:
+        assert [set(cell.suites) for cell, _, _ in comparison.plan] == [
+            {"throughput", "json"},
+            {"throughput"},
+            {"throughput", "json"},
+        ]
