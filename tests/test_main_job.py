@@ -20,6 +20,8 @@ from bench.records import Record, read_record
 from suites import SUITES
 
 SHORT = ("--text", "embedded", "--seqlen", "128", "--windows", "4", "--limit", "2")
+pytestmark = pytest.mark.slow
+
 CELLS = """
 methods = ["rtn"]
 schemes = ["int4-g128"]
@@ -153,7 +155,9 @@ def test_pytest_benchmark(place: Path) -> None:
         *(sys.executable, "-W", "error::FutureWarning", "-m", "pytest", "--benchmark"),
         *("-p", "no:cacheprovider", "--awq-config", "cells.toml", "-k", "not test_kernel"),
     )
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    # pytest-benchmark takes the variables of a worker that runs this test for its own.
+    own = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST")}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=own, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
 
