@@ -894,6 +894,9 @@ _OF_A_MACHINE = frozenset(
 """No room, no rights, a name too long: for the user to change, wherever it arises."""
 
 
+_PLACES_IN_VARIABLES = ("AWQ_BENCH_CACHE", "AWQ_BENCH_DATA", "GITHUB_STEP_SUMMARY", "TMPDIR")
+
+
 def _is_the_users(error: OSError, places: Sequence[Path]) -> bool:
     """Whether an error is about a place that the user named, or what only the user can change.
 
@@ -902,7 +905,8 @@ def _is_the_users(error: OSError, places: Sequence[Path]) -> bool:
     if error.filename is None:
         return False
     path = Path(os.fsdecode(error.filename)).absolute()
-    named = [*places, Path("awq-bench-runs").absolute()]
+    variables = (os.environ.get(name) for name in _PLACES_IN_VARIABLES)
+    named = [*places, *(Path(one).absolute() for one in ("awq-bench-runs", *variables) if one)]
     return error.errno in _OF_A_MACHINE or any(path.is_relative_to(one) for one in named)
 
 
