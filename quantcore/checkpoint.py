@@ -72,7 +72,7 @@ def resolve(name: str, *, revision: str | None = None) -> Path:
     Raises:
         InputError: neither a folder nor a model that the hub gives.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # that of an unknown user stays as it is
     if path.is_dir():
         return path
     if path.is_file():

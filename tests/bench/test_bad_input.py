@@ -573,6 +573,12 @@ def test_text_that_is_a_folder(compare: Refused, tmp_path: Path, option: str) ->
 
 
 @pytest.mark.parametrize("option", ["--text", "--calibration"])
+def test_text_in_the_home_of_nobody(compare: Refused, option: str) -> None:
+    path = "~nobody-here/text.txt"
+    compare(option, path, value=path, rule="there is no such file", fix="check the path")
+
+
+@pytest.mark.parametrize("option", ["--text", "--calibration"])
 @pytest.mark.parametrize(
     ("lines", "value", "rule", "fix"),
     [
@@ -1007,7 +1013,9 @@ def test_model_is_a_file(evaluate: Refused, broken: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "models/of/mine", "~/no-such"])
+@pytest.mark.parametrize(
+    "name", ["./nowhere", "/nowhere/at/all", "models/of/mine", "~/no-such", "~nobody-here/mine"]
+)
 def test_model_that_is_not_there(evaluate: Refused, name: str) -> None:
     evaluate(name, value=name, rule="no such model folder", fix="check|give|hub name|spelling")
 
