@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ def build(
     if name in texts.CALIBRATION:
         text = texts.load_corpus(name, texts.CALIBRATION[name], data_dir=data_dir)
         return _pack_text(text, loaded, samples=samples, seqlen=seqlen, seed=seed)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # that of an unknown user stays as it is
     if path.suffix in (".txt", ".jsonl") and not path.is_file():
         raise InputError(f"--calibration {name!r}: there is no such file; check the path")
     if not path.is_file():

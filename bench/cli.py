@@ -1101,9 +1101,7 @@ def _baseline(parsed: dict[str, Any], output: Console, reporter: Reporter) -> in
     out, force = parsed.pop("out"), parsed.pop("force", False)
     if out.is_dir():
         raise InputError(f"--out {out} is a folder; name a file in it, such as {out}/b.json")
-    place = next(parent for parent in out.absolute().parents if parent.exists())
-    if not place.is_dir():
-        raise InputError(f"--out {out}: {place} is a file, not a folder; name another place")
+    _refuse_unwritable("--out", out)
     if out.exists() and not force:
         raise InputError(f"{out} is there already; give --force to write over it")
     tolerances = baseline.parse_tolerances(parsed.pop("tolerance", []))
@@ -1133,6 +1131,15 @@ def _baseline(parsed: dict[str, Any], output: Console, reporter: Reporter) -> in
     return DONE
 
 
+def _refuse_unwritable(option: str, path: Path) -> None:
+    """Before anything is measured: what could not be written at the end."""
+    place = next(parent for parent in path.absolute().parents if parent.exists())
+    if not place.is_dir():
+        raise InputError(f"{option} {path}: {place} is a file, not a folder; name another place")
+    if not os.access(place, os.W_OK):
+        raise InputError(f"{option} {path}: {place} cannot be written; name another place")
+
+
 def _gate(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
     from bench import baseline, gate_report
 
@@ -1144,6 +1151,8 @@ def _gate(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
         )
     if folder is not None and folder.exists() and not folder.is_dir():
         raise InputError(f"--report {folder} is a file; name a folder")
+    if folder is not None:
+        _refuse_unwritable("--report", folder)
     results = baseline.gate(
         parsed["baseline"],
         model=model,
@@ -1158,10 +1167,10 @@ def _gate(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
     code = GATE_FAILED if "fail" in outcomes else NO_VERDICT if "no verdict" in outcomes else DONE
     try:
         gate_report.write(results, folder)
-    except OSError as error:  # of --report or GITHUB_STEP_SUMMARY; the verdict stays
+    except InputError as error:  # of --report or GITHUB_STEP_SUMMARY; the verdict stays
         if code == DONE:
             raise
-        reporter.warn(f"no report: {error.filename}: {error.strerror}")
+        reporter.warn(f"no report: {error}")
     return code
 
 

@@ -25,7 +25,7 @@ from bench import tolerance
 from bench.records import Cell, Record, record_of, refuse_constant, write_json
 from bench.task_tables import none_fits, task_suites, valued
 from bench.tolerance import Decision, Spread
-from quantcore.errors import InputError
+from quantcore.errors import InputError, writing
 
 VERSION = 1
 SPEED = "throughput"
@@ -568,7 +568,7 @@ def write(baseline: Baseline, path: Path, *, force: bool) -> None:
     """Write a baseline, whole or not at all.
 
     Raises:
-        InputError: there is one already, and ``force`` is not given.
+        InputError: there is one already, and ``force`` is not given; or it cannot be written.
     """
     if path.exists() and not force:
         raise InputError(
@@ -576,7 +576,8 @@ def write(baseline: Baseline, path: Path, *, force: bool) -> None:
             "`awq-bench rebaseline`, which shows what changed first"
         )
     document = _document(baseline)
-    write_json(path, {"sha256": _digest(document), **document})
+    with writing(path, "make room and give rights there, or name another file"):
+        write_json(path, {"sha256": _digest(document), **document})
 
 
 def _document(baseline: Baseline) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from bench.gate import (
 from bench.null_runs import Rates
 from bench.records import write_json
 from bench.tables import Entry, Grid
+from quantcore.errors import InputError, writing
 
 MARKS = {"pass": "pass", "fail": "FAIL", "no verdict": "no verdict"}
 
@@ -270,14 +271,21 @@ def write(results: Sequence[Result], folder: Path | None) -> None:
     """``gate.md``, ``gate.json``, ``gate.xml``; and the step summary where there is one.
 
     Raises:
-        OSError: one of them cannot be written.
+        InputError: one of them cannot be written.
     """
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(markdown(results))
+        try:
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(markdown(results))
+        except OSError as error:  # its folder, too, is not ours to make
+            raise InputError(
+                f"GITHUB_STEP_SUMMARY {summary} cannot be written ({error.strerror}); name a file "
+                "that can be, or unset it"
+            ) from error
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "gate.md").write_text(markdown(results), "utf-8")
-        (folder / "gate.xml").write_text(junit(results), "utf-8")
-        write_json(folder / "gate.json", document(results))
+        with writing(f"--report {folder}", "make room and give rights there, or name another"):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "gate.md").write_text(markdown(results), "utf-8")
+            (folder / "gate.xml").write_text(junit(results), "utf-8")
+            write_json(folder / "gate.json", document(results))

@@ -10,6 +10,7 @@ import pandas as pd
 
 from bench import charts, tables, task_tables, throughput_tables
 from bench.records import Record, write_json
+from quantcore.errors import writing
 
 CHART_SCHEME = "int4-g128"
 
@@ -24,7 +25,17 @@ def write(
 
     Returns:
         the tables' layouts, to be printed.
+
+    Raises:
+        InputError: the folder cannot be written.
     """
+    with writing(folder, "make room and give rights there; the same command draws them again"):
+        return _write(records, folder, price_per_hour)
+
+
+def _write(
+    records: Sequence[Record], folder: Path, price_per_hour: float | None
+) -> list[tables.Grid]:
     layouts: list[tables.Grid] = []
     chart: list[Path] = []
     schemes = [record.cell.scheme for record in records if record.cell.scheme]

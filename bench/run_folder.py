@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from bench.progress import Reporter
 from bench.records import Cell, Record, read_record, write_json
-from quantcore.errors import InputError
+from quantcore.errors import InputError, writing
 
 if TYPE_CHECKING:
     from bench.request import Request
@@ -28,6 +28,7 @@ RUNS = Path("awq-bench-runs")
 _MANIFEST = "comparison.json"
 _LOCK = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+_FIX = "make room and give rights there, or name another --out"
 _PLACES = ("data_dir", "tasks_data")  # where copies lie on this machine decides no outcome
 
 
@@ -129,20 +130,28 @@ class RunFolder:
             "request": _declared(request),
             "cells": {cell.file_name: cell.id for cell in cells},
         }
-        try:
+        with writing(path, _FIX):
             write_json(path / _MANIFEST, manifest)
-        except OSError as error:
-            raise InputError(f"--out {path} cannot be written ({error}); name another") from error
         return cls(path, manifest, done)
 
     def keep(self, record: Record) -> None:
-        """Write one record."""
-        record.write(self.path)
+        """Write one record.
+
+        Raises:
+            InputError: the folder can no longer be written.
+        """
+        with writing(self.path, _FIX):
+            record.write(self.path)
 
     def finish(self) -> None:
-        """Mark the comparison as finished: it is not picked up again by itself."""
+        """Mark the comparison as finished: it is not picked up again by itself.
+
+        Raises:
+            InputError: the folder can no longer be written.
+        """
         self._manifest["finished"] = True
-        write_json(self.path / _MANIFEST, self._manifest)
+        with writing(self.path, _FIX):
+            write_json(self.path / _MANIFEST, self._manifest)
 
 
 def default_names(request: Request) -> Iterator[Path]:

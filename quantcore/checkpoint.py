@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from quantcore.errors import InputError
+from quantcore.errors import InputError, writing
 from quantcore.hub import use_cache_if_unreachable
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
 MANIFEST = "awq_bench.json"
 """What `save_hf` leaves in a folder: method, scheme, source."""
+_FIX = "make room and give rights there, or name another --out"
 _INDEX = "model.safetensors.index.json"
 _BLOCK = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 
@@ -71,7 +72,7 @@ def resolve(name: str, *, revision: str | None = None) -> Path:
     Raises:
         InputError: neither a folder nor a model that the hub gives.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # that of an unknown user stays as it is
     if path.is_dir():
         return path
     if path.is_file():
@@ -313,7 +314,7 @@ class WholeFolder:
     """``with WholeFolder(out) as tmp``: write into ``tmp``; it becomes ``out`` if all went well.
 
     Raises:
-        InputError: ``out`` exists and is not an empty folder.
+        InputError: ``out`` exists and is not an empty folder; or it cannot be written.
     """
 
     def __init__(self, out: Path) -> None:
@@ -327,8 +328,10 @@ class WholeFolder:
 
     def __enter__(self) -> Path:
         """A folder beside ``out``, on the same file system."""
-        self._out.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.", dir=self._out.parent))
+        place = self._out.parent
+        with writing(f"--out {self._out}", _FIX):
+            place.mkdir(parents=True, exist_ok=True)
+            self._temporary = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.", dir=place))
         self._temporary.chmod(0o755)
         return self._temporary
 
@@ -336,6 +339,9 @@ class WholeFolder:
         """Rename into place, or remove what was begun."""
         if kind is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
+            refused = isinstance(value, OSError | SafetensorError)
+            if refused and not isinstance(value, FileNotFoundError):  # see `writing`
+                raise InputError(f"--out {self._out} cannot be written ({value}); {_FIX}")
             return
         if self._out.is_dir():
             self._out.rmdir()

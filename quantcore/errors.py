@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
     """Bad usage or input. The message names the value found, the rule, and the fix."""
+
+
+@contextmanager
+def writing(place: object, fix: str) -> Iterator[None]:
+    """What the system refuses meanwhile is the user's to mend: no room, no rights, no folder.
+
+    A file that is not there is no such thing: what is written into was made before.
+
+    Args:
+        place: where to, for the message.
+        fix: what to do about it.
+
+    Raises:
+        InputError: for any other OSError.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # of a full disk it names no file
+        raise InputError(f"{place} cannot be written ({error.strerror}); {fix}") from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

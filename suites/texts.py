@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
@@ -160,7 +161,7 @@ def evaluation_text(name: str, *, data_dir: Path | None) -> Text:
         return embedded()
     if name in EVALUATION:
         return load_corpus(name, EVALUATION[name], data_dir=data_dir)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # that of an unknown user stays as it is
     if path.suffix in (".txt", ".jsonl") and not path.is_file():
         raise InputError(f"--text {name!r}: there is no such file; check the path")
     if not path.is_file():

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import re
 import shutil
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
 import datasets.config
 import huggingface_hub.constants
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from bench import gate
 from bench.cli import main
 from quantcore import hub
+from quantcore.errors import InputError
 from tests.bench.conftest import another_process
 
 CONTEXT = 64
@@ -568,6 +574,12 @@ def test_text_that_is_a_folder(compare: Refused, tmp_path: Path, option: str) ->
 
 
 @pytest.mark.parametrize("option", ["--text", "--calibration"])
+def test_text_in_the_home_of_nobody(compare: Refused, option: str) -> None:
+    path = "~nobody-here/text.txt"
+    compare(option, path, value=path, rule="there is no such file", fix="check the path")
+
+
+@pytest.mark.parametrize("option", ["--text", "--calibration"])
 @pytest.mark.parametrize(
     ("lines", "value", "rule", "fix"),
     [
@@ -1002,7 +1014,9 @@ def test_model_is_a_file(evaluate: Refused, broken: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "models/of/mine", "~/no-such"])
+@pytest.mark.parametrize(
+    "name", ["./nowhere", "/nowhere/at/all", "models/of/mine", "~/no-such", "~nobody-here/mine"]
+)
 def test_model_that_is_not_there(evaluate: Refused, name: str) -> None:
     evaluate(name, value=name, rule="no such model folder", fix="check|give|hub name|spelling")
 
@@ -1060,6 +1074,77 @@ def test_out_that_another_process_writes(
             rule="is being written by another process",
             fix="wait until it ends, or name another --out",
         )
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """From now on the disk is full for files of this name: as it is, the error names none."""
+    real = Path.write_text
+
+    def fill(name: str) -> None:
+        def write_text(self: Path, *arguments: Any, **options: Any) -> int:
+            if self.name == name:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(self, *arguments, **options)
+
+        monkeypatch.setattr(Path, "write_text", write_text)
+
+    return fill
+
+
+@pytest.mark.parametrize(
+    "name", ["comparison.tmp", "unquantized.tmp", "table.md"], ids=["manifest", "record", "table"]
+)
+def test_a_disk_that_becomes_full(
+    full: Callable[[str], None],
+    model: Path,
+    text: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    command = ["evaluate", str(model), "--text", str(text), "--seqlen", "16", "--device", "cpu"]
+    full(name)
+    assert main([*command, "--out", "out"]) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert "error: out cannot be written (No space left on device); make room" in said
+    assert main([*command, "--out", "out"]) == 2  # it was no other comparison's
+    assert "No space left on device" in capsys.readouterr().err
+    full("")
+    assert main([*command, "--out", "out"]) == 0
+    assert not list(Path("out").rglob("*.tmp")) + list(Path("out").glob(".lock"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        ),
+    ],
+    ids=["file", "weights"],
+)
+def test_a_disk_that_becomes_full_to_quantize(
+    quantize: Refused, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def save_pretrained(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", save_pretrained)
+    quantize(value="--out out", rule="No space left on device", fix="make room.*another --out")
+
+
+def test_a_disk_that_becomes_full_for_a_baseline(
+    full: Callable[[str], None], tmp_path: Path
+) -> None:
+    made = SimpleNamespace(
+        made="", declared={}, request={}, tolerances={}, reruns=(), unquantized=None, quantized=None
+    )
+    full("b.tmp")
+    with pytest.raises(InputError, match=r"b\.json cannot be written \(No space left"):
+        gate.write(made, tmp_path / "b.json", force=False)  # type: ignore[arg-type]
+    assert not (tmp_path / "b.json").exists()
 
 
 @pytest.mark.parametrize("content", ['{"key": ', "[]"], ids=["cut-off", "list"])
@@ -1363,6 +1448,30 @@ def test_a_baseline_in_the_place_of_a_folder(baseline: Refused, tmp_path: Path) 
     baseline("--out", "folder", "--force", value="folder", rule="is a folder", fix="name a file")
 
 
+@pytest.mark.parametrize("command", ["baseline", "gate"])
+def test_a_place_without_rights(
+    refused: Refused,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    real = os.access
+    monkeypatch.setattr(  # whoever tests may have all rights
+        os, "access", lambda path, *rest: Path(path) != tmp_path and real(path, *rest)
+    )
+    arguments = {
+        "baseline": (model, "--out", "deep/b.json"),
+        "gate": ("--baseline", "b.json", "--report", "deep/report"),
+    }[command]
+    refused(
+        *(command, *arguments),
+        value=f"{arguments[-1]}: TMP",
+        rule="cannot be written",
+        fix="name another place",
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "value", "rule", "fix"),
     [
@@ -1373,11 +1482,15 @@ def test_a_baseline_in_the_place_of_a_folder(baseline: Refused, tmp_path: Path) 
             *("--report file", "is a file", "name a folder"),
         ),
         (
+            ["--baseline", "b.json", "--report", "file/report"],
+            *("--report file/report", "is a file, not a folder", "name another place"),
+        ),
+        (
             ["--baseline", "b.json", "--data-dir", "nowhere"],
             *("nowhere", "is not there", "--data-dir or AWQ_BENCH_DATA"),
         ),
     ],
-    ids=["none", "folder", "report", "data"],
+    ids=["none", "folder", "report", "below-a-file", "data"],
 )
 def test_gates(
     refused: Refused, tmp_path: Path, arguments: list[str], value: str, rule: str, fix: str
