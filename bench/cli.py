@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import shutil
@@ -15,6 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import psutil
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
@@ -33,6 +35,10 @@ DONE, GATE_FAILED, BAD_INPUT, NO_VERDICT, CELL_FAILED = 0, 1, 2, 3, 4
 INTERNAL_ERROR, INTERRUPTED = 70, 130
 
 _WIDTH = 78
+
+# Commands that run models, and what says how threads wait for each other.
+_COMPUTING = ("compare", "quantize", "evaluate", "baseline", "gate", "rebaseline")
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 _EXIT_CODES = {
     DONE: "done",
@@ -848,7 +854,6 @@ def _numbers(value: str) -> tuple[int, ...]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
-    _yield_while_waiting()
     parser = _parser()
     try:
         known, beyond = parser.parse_known_args(arguments)
@@ -858,10 +863,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse has printed help (0) or what is wrong (2)
         return int(stop.code or 0)
     parsed = vars(known)
-    _quiet_libraries()
     output = Console()
     reporter = Reporter(Console(stderr=True))
     command = parsed.pop("command")
+    if command in _COMPUTING:
+        _share_processors(reporter)
+    _quiet_libraries()
     places = [Path(one).absolute() for one in parsed.values() if isinstance(one, Path | str)]
     try:
         return _COMMANDS[command](parsed, output, reporter)
@@ -910,15 +917,30 @@ def _is_the_users(error: OSError, places: Sequence[Path]) -> bool:
     return error.errno in _OF_A_MACHINE or any(path.is_relative_to(one) for one in named)
 
 
-def _yield_while_waiting() -> None:
-    """Let threads that wait for each other give up their processor, unless the user says otherwise.
+def _share_processors(reporter: Reporter) -> None:
+    """Have threads of OpenMP wait as suits this machine now, unless the user says how.
 
-    Those of OpenMP spin, and beside another busy process they spin for one that is not running,
-    call after call. The variables count only before torch is imported.
+    Threads that wait for each other spin, by default for so long that beside another process they
+    spin for one that is not running, call after call. Where processors are idle they spin for a
+    fraction of a millisecond, which loses nothing; where another process holds some, they give up
+    theirs at once. The number of threads stays: codes of GPTQ depend on it. The variables count
+    only before torch is imported.
     """
-    if "torch" not in sys.modules:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        os.environ.setdefault("KMP_BLOCKTIME", "0")  # Intel's OpenMP, where torch is built with it
+    if "torch" in sys.modules or any(name in os.environ for name in _WAITING):
+        return
+    with contextlib.suppress(AttributeError, NotImplementedError):  # systems that do not say
+        mine = os.sched_getaffinity(0)
+        shares = psutil.cpu_percent(interval=0.2, percpu=True)
+        busy = sum(share for which, share in enumerate(shares) if which in mine) / 100
+        if busy > 0.5:
+            os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # of Intel's OpenMP too
+            reporter.say(
+                f"other processes hold {busy:.1f} of {len(mine)} processors: threads give way "
+                "while they wait; this takes longer than alone, and speeds come out lower"
+            )
+            return
+    os.environ["GOMP_SPINCOUNT"] = "10000"  # GNU's OpenMP, with which torch is built for Linux
+    os.environ["KMP_BLOCKTIME"] = "1"  # ms; Intel's
 
 
 def _quiet_libraries() -> None:

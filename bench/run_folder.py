@@ -59,8 +59,8 @@ def locked(folder: Path, say: Reporter) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise InUse(f"{folder} is being written by another process; wait until it ends") from None
-    except (OSError, NotImplementedError) as error:
-        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
             raise InputError(f"{folder} cannot be written ({error.strerror}); mend that") from error
         say.warn(f"{folder} cannot be locked ({error}): let no other process write it meanwhile")
     try:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from rich.console import Console
 
 from bench import cli
+from bench.progress import Reporter
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
@@ -118,17 +123,34 @@ def test_an_internal_error_names_releases_that_nobody_tried(
     assert "transformers 9 is outside" in capsys.readouterr().err
 
 
-def test_waiting_threads_yield_unless_the_user_says_otherwise(
+@pytest.mark.parametrize(
+    ("shares", "said", "expected"),
+    [
+        ([3.0, 2.0], {}, {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}),
+        ([100.0, 2.0], {}, {"OMP_WAIT_POLICY": "PASSIVE"}),
+        ([2.0, 3.0, 100.0], {}, {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}),  # not ours
+        ([100.0, 2.0], {"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ([100.0, 2.0], {"KMP_BLOCKTIME": "7"}, {"KMP_BLOCKTIME": "7"}),
+        ([3.0, 2.0], {"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+    ],
+)
+def test_threads_give_way_where_others_hold_processors_unless_the_user_says_how(
+    shares: list[float],
+    said: dict[str, str],
+    expected: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cli.sys, "modules", {})
-    for name in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME"):
-        monkeypatch.setenv(name, "")  # so that it is put back
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    cli._yield_while_waiting()
-    assert (os.environ["OMP_WAIT_POLICY"], os.environ["KMP_BLOCKTIME"]) == ("ACTIVE", "0")
-    monkeypatch.delenv("OMP_WAIT_POLICY")
-    monkeypatch.setattr(cli.sys, "modules", {"torch": None})
-    cli._yield_while_waiting()
-    assert "OMP_WAIT_POLICY" not in os.environ  # too late to count
+    output = io.StringIO()
+    reporter = Reporter(Console(file=output, width=200))
+    environ = dict(said)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(psutil, "cpu_percent", lambda **_: shares)
+    monkeypatch.setattr(os, "environ", environ)
+    monkeypatch.setattr(sys, "modules", {"torch": None})
+    cli._share_processors(reporter)
+    assert environ == said  # too late to count
+    monkeypatch.setattr(sys, "modules", {})
+    cli._share_processors(reporter)
+    assert environ == expected
+    told = "other processes hold 1.0 of 2 processors" in output.getvalue()
+    assert told == (expected == {"OMP_WAIT_POLICY": "PASSIVE"})
