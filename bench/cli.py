@@ -885,7 +885,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except Exception as error:
         if isinstance(error, OSError) and _is_the_users(error, places):
-            where = f"{error.filename}: {error.strerror}"
+            where = f"{error.filename or 'a file'}: {error.strerror}"
             reporter.say(f"error: {where}; check the path, its rights and the free space")
             return BAD_INPUT
         traceback.print_exc()
@@ -910,7 +910,7 @@ def _is_the_users(error: OSError, places: Sequence[Path]) -> bool:
     Any other, such as a file of our own that is not there, is a defect of this program.
     """
     if error.filename is None:
-        return False
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)  # met while writing: no file is named
     path = Path(os.fsdecode(error.filename)).absolute()
     variables = (os.environ.get(name) for name in _PLACES_IN_VARIABLES)
     named = [*places, *(Path(one).absolute() for one in ("awq-bench-runs", *variables) if one)]

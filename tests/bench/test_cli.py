@@ -94,6 +94,7 @@ def raising(error: Exception) -> Callable[..., int]:
         (PermissionError(errno.EACCES, "Permission denied", "/elsewhere"), cli.BAD_INPUT),
         (FileNotFoundError(errno.ENOENT, "No such file", cli.__file__), cli.INTERNAL_ERROR),
         (IsADirectoryError(errno.EISDIR, "Is a directory", "/elsewhere"), cli.INTERNAL_ERROR),
+        (OSError(errno.ENOSPC, "No space left on device"), cli.BAD_INPUT),
         (OSError("no file is named"), cli.INTERNAL_ERROR),
     ],
 )
@@ -111,7 +112,7 @@ def test_an_error_of_the_system_is_bad_input_only_where_the_user_can_change_it(
     shown = capsys.readouterr().err
     assert ("Traceback" in shown) == (code == cli.INTERNAL_ERROR)
     if code == cli.BAD_INPUT:
-        assert error.filename in shown.replace("\n", "")
+        assert f"{error.filename or 'a file'}: {error.strerror}" in shown.replace("\n", " ")
 
 
 def test_an_internal_error_names_releases_that_nobody_tried(
