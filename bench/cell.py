@@ -193,6 +193,8 @@ class Workbench:
             self._uninstall()
             if self._snapshot is not None:
                 self._snapshot.restore()
+        if result["status"] == "done":  # else another attempt takes up what its suites found
+            self._kept(cell).unlink(missing_ok=True)
         return Record(
             cell=cell,
             model_name=self.name,
@@ -253,7 +255,7 @@ class Workbench:
 
         Quantizing again gives the same weights, so it still holds when the cell is run again.
         """
-        kept = self.unfinished / f"{cell.id}.json"
+        kept = self._kept(cell)
         done: dict[str, Any] = {}
         if kept.is_file():
             with suppress(ValueError):  # not whole: it is measured again
@@ -269,9 +271,10 @@ class Workbench:
             if not one.failures:
                 done[name] = {"metrics": one.metrics, "seconds": one.seconds}
                 write_json(kept, done)
-        if not found.failures:
-            kept.unlink()
         return found
+
+    def _kept(self, cell: Cell) -> Path:
+        return self.unfinished / f"{cell.id}.json"
 
     def _attempt(self, suite: Suite, label: str) -> _Found:
         """One suite on the model as it is now; a failure must not cost the others."""

@@ -351,7 +351,7 @@ def _add_quantize(commands: _Commands) -> None:
         description="Quantize MODEL with one method and scheme, and write it as an ordinary "
         "Transformers folder. It is the model that `awq-bench compare` measures under the same "
         "options.",
-        epilog=_QUANTIZE + _exit_codes(DONE, BAD_INPUT, INTERNAL_ERROR),
+        epilog=_QUANTIZE + _exit_codes(DONE, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED),
     )
     _model(quantize)
     group = quantize.add_argument_group("how to quantize")

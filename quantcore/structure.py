@@ -169,7 +169,7 @@ class Structure:
             raise InputError(
                 f"{scheme.name}: groups of {size} do not divide inputs of "
                 f"{', '.join(map(str, misfits))}; group sizes that fit this model: "
-                f"{', '.join(map(str, fitting))}, or 'channel'"
+                f"{', '.join(map(str, fitting))}, any other divisor of {common}, or 'channel'"
             )
 
     def quantized(self) -> Iterator[tuple[str, Tensor]]:

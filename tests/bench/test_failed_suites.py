@@ -221,3 +221,8 @@ def test_throughput_that_fails_leaves_the_table_of_perplexity(
     outcome = compare(request, out=tmp_path / "run")
     assert [record.status for record in outcome.records] == ["done", "partial"]
     assert set(outcome.records[1].failures) == {"throughput"}
+    # It failed before anything was measured, and what was is taken up again.
+    (kept,) = (tmp_path / "run" / "unfinished").glob("*.json")
+    assert list(json.loads(kept.read_text("utf-8"))) == ["perplexity"]
+    alone = compare(replace(request, suites=("throughput",)), out=tmp_path / "alone")
+    assert alone.records[1].error == "throughput: Planted: planted"
