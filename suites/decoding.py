@@ -133,8 +133,8 @@ class _Rows:
         real = torch.arange(width) >= width - torch.tensor([[len(row)] for row in rows])
         self.ids, self.mask = self.ids.to(self.device), real.long().to(self.device)
         self.cache: Any = None
-        self.proven = False
-        """A cache that is not plain was seen to continue the rows."""
+        self.proven: bool | None = None
+        """Whether a cache that is not plain was seen to continue the rows; None: not tried yet."""
 
     def start(self) -> Tensor:
         """Run the rows; logits of what follows each, [rows, vocabulary]."""
@@ -157,9 +157,9 @@ class _Rows:
         self.ids = torch.cat([self.ids, tokens], 1)
         self.mask = torch.cat([self.mask, real.long()], 1)
         if self.cache is not None and not self._plain():
-            if tokens.shape[1] > 1:
+            if self.proven is False or tokens.shape[1] > 1:
                 self.cache = None  # not every other kind can be continued by several tokens
-            elif not self.proven:
+            elif self.proven is None:
                 return self._prove(tokens, keep=keep)
         if self.cache is None:
             self._tell()

@@ -139,6 +139,23 @@ def test_states_that_cannot_be_continued_are_told() -> None:
             assert value == pytest.approx(by_full_pass(model, context, option)[0], abs=1e-5)
 
 
+def test_states_that_were_seen_to_go_wrong_are_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[bool | None] = []
+    prove = decoding._Rows._prove
+
+    def seen(rows: decoding._Rows, *arguments: Any, **options: Any) -> torch.Tensor:
+        tried.append(rows.proven)
+        return prove(rows, *arguments, **options)
+
+    monkeypatch.setattr(decoding._Rows, "_prove", seen)
+    model, prompts = special_model("mamba"), [[5, 6, 20, 33], [7]]
+    texts = written(model, prompts, [6, 6])
+    assert tried == [None]
+    assert texts == [written(model, [one], [6])[0] for one in prompts]
+
+
 def test_a_token_at_the_last_position_and_rows_beside_it() -> None:
     """GPT-2 has 128 learned positions and fails beyond them; a finished row must stay within."""
     model = tiny_model("gpt2")
