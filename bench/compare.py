@@ -82,7 +82,7 @@ class Comparison:
         self.drop_cache()
         records = tuple(read_record(self.run.path / one.file_name) for one, _, _ in self.plan)
         if all(record.status == "done" for record in records):
-            # Else the same command with --out runs what failed, and that alone.
+            # Else the same command with --out runs the suites that failed, and no other.
             shutil.rmtree(self.run.path / "unfinished", ignore_errors=True)
         self.run.finish()
         return Outcome(folder=self.run.path, records=records)

@@ -29,7 +29,7 @@ def writing(place: object, fix: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except OSError as error:  # of a full disk it names no file
-        raise InputError(f"{place} cannot be written ({error.strerror}); {fix}") from error
+        raise InputError(f"{place} cannot be written ({error.strerror or error}); {fix}") from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
