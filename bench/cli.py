@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import os
 import shutil
@@ -928,17 +927,17 @@ def _share_processors(reporter: Reporter) -> None:
     """
     if "torch" in sys.modules or any(name in os.environ for name in _WAITING):
         return
-    with contextlib.suppress(AttributeError, NotImplementedError):  # systems that do not say
-        mine = os.sched_getaffinity(0)
-        shares = psutil.cpu_percent(interval=0.2, percpu=True)
-        busy = sum(share for which, share in enumerate(shares) if which in mine) / 100
-        if busy > 0.5:
-            os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # of Intel's OpenMP too
-            reporter.say(
-                f"other processes hold {busy:.1f} of {len(mine)} processors: threads give way "
-                "while they wait; this takes longer than alone, and speeds come out lower"
-            )
-            return
+    shares = psutil.cpu_percent(interval=0.2, percpu=True)
+    # macOS and Windows do not tie a process to some of the processors without being asked.
+    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(shares))
+    busy = sum(share for which, share in enumerate(shares) if which in mine) / 100
+    if busy > 0.5:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # of Intel's OpenMP too
+        reporter.say(
+            f"other processes hold {busy:.1f} of {len(mine)} processors: threads give way "
+            "while they wait; this takes longer than alone, and speeds come out lower"
+        )
+        return
     os.environ["GOMP_SPINCOUNT"] = "10000"  # GNU's OpenMP, with which torch is built for Linux
     os.environ["KMP_BLOCKTIME"] = "1"  # ms; Intel's
 

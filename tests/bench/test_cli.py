@@ -155,3 +155,15 @@ def test_threads_give_way_where_others_hold_processors_unless_the_user_says_how(
     assert environ == expected
     told = "other processes hold 1.0 of 2 processors" in output.getvalue()
     assert told == (expected == {"OMP_WAIT_POLICY": "PASSIVE"})
+
+
+def test_systems_that_tie_no_process_to_processors_count_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    environ: dict[str, str] = {}
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(psutil, "cpu_percent", lambda **_: [2.0, 3.0, 100.0])
+    monkeypatch.setattr(os, "environ", environ)
+    monkeypatch.setattr(sys, "modules", {})
+    cli._share_processors(Reporter(Console(file=io.StringIO())))
+    assert environ == {"OMP_WAIT_POLICY": "PASSIVE"}
