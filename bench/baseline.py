@@ -480,11 +480,12 @@ def parts_folder(request: Request, source: str | None) -> Path | None:
 
     None in a checkout with changes, which the next call might not share.
     """
-    here = environment.describe()
+    here = dict(environment.describe())
     if here["dirty"]:
         return None
     content = json.dumps([_kept(request, source), here], sort_keys=True)
     return RUNS / f"baseline-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    del here["waiting"]  # as this machine is busy now; it decides seconds and no outcome
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,21 +6,20 @@ import argparse
 import errno
 import os
 import shutil
-import sys
 import textwrap
 import tomllib
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import psutil
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.text import Text
 
+from bench import processors
 from bench.progress import Reporter
 from quantcore.errors import InputError, nearest
 from quantcore.versions import untried
@@ -35,9 +34,8 @@ INTERNAL_ERROR, INTERRUPTED = 70, 130
 
 _WIDTH = 78
 
-# Commands that run models, and what says how threads wait for each other.
+# Commands that run models.
 _COMPUTING = ("compare", "quantize", "evaluate", "baseline", "gate", "rebaseline")
-_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 _EXIT_CODES = {
     DONE: "done",
@@ -865,11 +863,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = Console()
     reporter = Reporter(Console(stderr=True))
     command = parsed.pop("command")
-    if command in _COMPUTING:
-        _share_processors(reporter)
-    _quiet_libraries()
-    places = [Path(one).absolute() for one in parsed.values() if isinstance(one, Path | str)]
+    given = dict(parsed)  # commands take out of `parsed` what they have read
     try:
+        if command in _COMPUTING:
+            processors.share(reporter.say)
+        _quiet_libraries()
         return _COMMANDS[command](parsed, output, reporter)
     except InputError as error:
         reporter.console.print(
@@ -883,7 +881,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reporter.say(f"interrupted; {kept}")
         return INTERRUPTED
     except Exception as error:
-        if isinstance(error, OSError) and _is_the_users(error, places):
+        if isinstance(error, OSError) and _is_the_users(error, _places({**given, **parsed})):
             where = f"{error.filename or 'a file'}: {error.strerror}"
             reporter.say(f"error: {where}; check the path, its rights and the free space")
             return BAD_INPUT
@@ -903,43 +901,26 @@ _OF_A_MACHINE = frozenset(
 _PLACES_IN_VARIABLES = ("AWQ_BENCH_CACHE", "AWQ_BENCH_DATA", "GITHUB_STEP_SUMMARY", "TMPDIR")
 
 
+def _places(parsed: Mapping[str, Any]) -> list[Path]:
+    """Files and folders that options, a configuration file or variables name, and our own."""
+    variables = [os.environ.get(name) for name in _PLACES_IN_VARIABLES]
+    values = [*parsed.values(), *filter(None, variables), "awq-bench-runs"]
+    return [Path(one).absolute() for one in values if isinstance(one, Path | str)]
+
+
 def _is_the_users(error: OSError, places: Sequence[Path]) -> bool:
     """Whether an error is about a place that the user named, or what only the user can change.
 
-    Any other, such as a file of our own that is not there, is a defect of this program.
+    Any other is a defect of this program. So is a file that is not there, unless the user named
+    it, or the place in which it should be is gone: what lies in such a place is our own.
     """
     if error.filename is None:
         return error.errno in (errno.ENOSPC, errno.EDQUOT)  # met while writing: no file is named
     path = Path(os.fsdecode(error.filename)).absolute()
-    variables = (os.environ.get(name) for name in _PLACES_IN_VARIABLES)
-    named = [*places, *(Path(one).absolute() for one in ("awq-bench-runs", *variables) if one)]
-    return error.errno in _OF_A_MACHINE or any(path.is_relative_to(one) for one in named)
-
-
-def _share_processors(reporter: Reporter) -> None:
-    """Have threads of OpenMP wait as suits this machine now, unless the user says how.
-
-    Threads that wait for each other spin, by default for so long that beside another process they
-    spin for one that is not running, call after call. Where processors are idle they spin for a
-    fraction of a millisecond, which loses nothing; where another process holds some, they give up
-    theirs at once. The number of threads stays: codes of GPTQ depend on it. The variables count
-    only before torch is imported.
-    """
-    if "torch" in sys.modules or any(name in os.environ for name in _WAITING):
-        return
-    shares = psutil.cpu_percent(interval=0.2, percpu=True)
-    # macOS and Windows do not tie a process to some of the processors without being asked.
-    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(shares))
-    busy = sum(share for which, share in enumerate(shares) if which in mine) / 100
-    if busy > 0.5:
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # of Intel's OpenMP too
-        reporter.say(
-            f"other processes hold {busy:.1f} of {len(mine)} processors: threads give way "
-            "while they wait; this takes longer than alone, and speeds come out lower"
-        )
-        return
-    os.environ["GOMP_SPINCOUNT"] = "10000"  # GNU's OpenMP, with which torch is built for Linux
-    os.environ["KMP_BLOCKTIME"] = "1"  # ms; Intel's
+    if error.errno == errno.ENOENT:
+        holders = [place for place in places if path.is_relative_to(place)]
+        return path in places or any(not place.exists() for place in holders)
+    return error.errno in _OF_A_MACHINE or any(path.is_relative_to(one) for one in places)
 
 
 def _quiet_libraries() -> None:
@@ -968,6 +949,7 @@ def _request(parsed: dict[str, Any], *, command: str) -> Request:
             values[name] = tuple(value) if isinstance(value, list) else value
     if "model" not in values and command != "compare":
         raise InputError(f"{command} needs a MODEL: a hub name, a local folder, or 'reference'")
+    parsed |= {name: value for name, value in values.items() if isinstance(value, Path)}
     if "data_dir" not in values and os.environ.get("AWQ_BENCH_DATA"):
         values["data_dir"] = Path(os.environ["AWQ_BENCH_DATA"])
     _data_folder(values)

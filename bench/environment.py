@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from bench import processors
 from quantcore.versions import installed
 
 PACKAGES = (
@@ -26,6 +27,7 @@ def describe() -> dict[str, Any]:
         "packages": {name: installed(name) for name in PACKAGES},
         "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
+        "waiting": processors.waiting(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         **_commit(),
     }

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bench import processors
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -76,9 +78,16 @@ def pytest_configure(config: pytest.Config) -> None:
                 "pip install pytest-benchmark"
             )
         config.args.append(str(_CELLS))
+        processors.share(config.stash.setdefault(_TOLD, []).append)
         config.stash[_REQUEST] = _request(config)
 
 
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """What to know of this machine before its seconds are read."""
+    return [f"awq-bench: {line}" for line in config.stash.get(_TOLD, [])]
+
+
+_TOLD: pytest.StashKey[list[str]] = pytest.StashKey()
 _REQUEST: pytest.StashKey[Request] = pytest.StashKey()
 _TABLES: pytest.StashKey[list[tuple[Path, list[Grid]]]] = pytest.StashKey()
 

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import argparse
 import errno
-import io
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from rich.console import Console
 
-from bench import cli
-from bench.progress import Reporter
+from bench import cli, processors
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
@@ -79,7 +73,7 @@ def test_baselines_are_named_one_by_one() -> None:
             assert list(map(str, found["baseline"])) == files
 
 
-def raising(error: Exception) -> Callable[..., int]:
+def raising(error: BaseException) -> Callable[..., int]:
     def command(*_: Any) -> int:
         raise error
 
@@ -89,7 +83,10 @@ def raising(error: Exception) -> Callable[..., int]:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (FileNotFoundError(errno.ENOENT, "No such file", "{out}/records/a.json"), cli.BAD_INPUT),
+        (FileNotFoundError(errno.ENOENT, "No such file", "{out}"), cli.BAD_INPUT),
+        (FileNotFoundError(errno.ENOENT, "No such file", "{out}/records/a"), cli.INTERNAL_ERROR),
+        (FileNotFoundError(errno.ENOENT, "No such file", "{gone}/records/a"), cli.BAD_INPUT),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "{out}/records"), cli.BAD_INPUT),
         (OSError(errno.ENOSPC, "No space left on device", "/elsewhere"), cli.BAD_INPUT),
         (PermissionError(errno.EACCES, "Permission denied", "/elsewhere"), cli.BAD_INPUT),
         (FileNotFoundError(errno.ENOENT, "No such file", cli.__file__), cli.INTERNAL_ERROR),
@@ -106,7 +103,8 @@ def test_an_error_of_the_system_is_bad_input_only_where_the_user_can_change_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     if error.filename is not None:
-        error.filename = error.filename.replace("{out}", str(tmp_path))
+        error.filename = error.filename.format(out=tmp_path, gone=tmp_path / "gone")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
     monkeypatch.setitem(cli._COMMANDS, "compare", raising(error))
     assert cli.main(["compare", "reference", "--out", str(tmp_path)]) == code
     shown = capsys.readouterr().err
@@ -124,46 +122,27 @@ def test_an_internal_error_names_releases_that_nobody_tried(
     assert "transformers 9 is outside" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("shares", "said", "expected"),
-    [
-        ([3.0, 2.0], {}, {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}),
-        ([100.0, 2.0], {}, {"OMP_WAIT_POLICY": "PASSIVE"}),
-        ([2.0, 3.0, 100.0], {}, {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}),  # not ours
-        ([100.0, 2.0], {"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
-        ([100.0, 2.0], {"KMP_BLOCKTIME": "7"}, {"KMP_BLOCKTIME": "7"}),
-        ([3.0, 2.0], {"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
-    ],
-)
-def test_threads_give_way_where_others_hold_processors_unless_the_user_says_how(
-    shares: list[float],
-    said: dict[str, str],
-    expected: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_places_in_a_configuration_file_are_the_users_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    output = io.StringIO()
-    reporter = Reporter(Console(file=output, width=200))
-    environ = dict(said)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
-    monkeypatch.setattr(psutil, "cpu_percent", lambda **_: shares)
-    monkeypatch.setattr(os, "environ", environ)
-    monkeypatch.setattr(sys, "modules", {"torch": None})
-    cli._share_processors(reporter)
-    assert environ == said  # too late to count
-    monkeypatch.setattr(sys, "modules", {})
-    cli._share_processors(reporter)
-    assert environ == expected
-    told = "other processes hold 1.0 of 2 processors" in output.getvalue()
-    assert told == (expected == {"OMP_WAIT_POLICY": "PASSIVE"})
+    out = tmp_path / "out"
+    out.write_text("mine", "utf-8")
+    (tmp_path / "c.toml").write_text(f'out = "{out}"', "utf-8")
+
+    def command(parsed: dict[str, Any], *_: Any) -> int:
+        cli._request(parsed, command="compare")
+        raise NotADirectoryError(errno.ENOTDIR, "Not a directory", f"{out}/records")
+
+    monkeypatch.setitem(cli._COMMANDS, "compare", command)
+    assert cli.main(["compare", "--config", str(tmp_path / "c.toml")]) == cli.BAD_INPUT
+    assert f"{out}/records: Not a directory" in capsys.readouterr().err.replace("\n", "")
 
 
-def test_systems_that_tie_no_process_to_processors_count_all(
-    monkeypatch: pytest.MonkeyPatch,
+def test_an_interruption_while_libraries_load_ends_as_any_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    environ: dict[str, str] = {}
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(psutil, "cpu_percent", lambda **_: [2.0, 3.0, 100.0])
-    monkeypatch.setattr(os, "environ", environ)
-    monkeypatch.setattr(sys, "modules", {})
-    cli._share_processors(Reporter(Console(file=io.StringIO())))
-    assert environ == {"OMP_WAIT_POLICY": "PASSIVE"}
+    for at in ((processors, "share"), (cli, "_quiet_libraries")):
+        with monkeypatch.context() as patch:
+            patch.setattr(*at, raising(KeyboardInterrupt()))
+            assert cli.main(["compare"]) == cli.INTERRUPTED
+        assert "interrupted" in capsys.readouterr().err
