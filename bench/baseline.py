@@ -303,6 +303,7 @@ def _declared_in(folder: Path) -> dict[str, Any]:
                 "scheme": manifest["scheme"],
                 "calibration": _without_draw(manifest["calibration"]),
                 "exclude": list(manifest.get("exclude", [])),  # not there before version 0.2
+                "exclude_version": manifest.get("exclude_version"),
             }
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(
@@ -318,6 +319,7 @@ def _declared_in(folder: Path) -> dict[str, Any]:
         or None,
         "calibration": None,
         "exclude": [],
+        "exclude_version": None,
     }
 
 

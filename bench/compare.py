@@ -21,7 +21,7 @@ from bench.request import Request, build_calibration, open_model
 from bench.run_folder import RunFolder, default_names
 from kernels import backends, cpu
 from kernels.place import Place
-from quantcore import codes
+from quantcore import codes, exclusion
 from quantcore.calibration import stats_bytes
 from quantcore.checkpoint import LoadedModel
 from quantcore.discovery import discover
@@ -175,6 +175,7 @@ def begin(
             dtype=str(loaded.dtype).removeprefix("torch."),
             device=loaded.device.type,
             seed=request.seed,
+            exclude_version=exclusion.VERSION if method and request.exclude else None,
             backend=request.backend if method is not None or not methods else None,
         )
 

@@ -267,6 +267,7 @@ def _declaration(declared: Mapping[str, Any]) -> dict[str, Any]:
         "scheme": declared["scheme"],
         "calibration": declared["calibration"],
         "exclude": sorted(declared["exclude"]),
+        "rule of exclude": declared.get("exclude_version"),
     }
 
 
@@ -289,6 +290,7 @@ def declared_of(cell: Cell) -> dict[str, Any]:
         "scheme": cell.scheme,
         "calibration": calibration,
         "exclude": list(cell.exclude),
+        "exclude_version": cell.exclude_version,
     }
 
 

@@ -9,6 +9,7 @@ from bench import environment, registry
 from bench.cell import calibration_batch, quantize_with_progress
 from bench.progress import Reporter, quiet
 from bench.request import Request, build_calibration, open_model
+from quantcore import exclusion
 from quantcore.calibration import BlockWalk
 from quantcore.checkpoint import WholeFolder, save_hf
 from quantcore.codes import Keeper
@@ -66,6 +67,7 @@ def quantize(
         "method_settings": chosen.settings(),
         "scheme": parsed.name,
         "exclude": list(request.exclude),
+        **({"exclude_version": exclusion.VERSION} if request.exclude else {}),
         "bits_per_weight": bits_per_weight(structure, parsed, input_bits=report.input_bits),
         "stored_bytes": stored_bytes(
             loaded.model,

@@ -18,6 +18,9 @@ from fnmatch import fnmatchcase
 from quantcore.errors import InputError
 from quantcore.structure import Block, Matrix
 
+VERSION = 2
+"""Of the rule above; by the first a pattern matched any piece of a name."""
+
 
 def without(blocks: Sequence[Block], patterns: Sequence[str]) -> tuple[list[Block], list[str]]:
     """The blocks with fewer linears to quantize, and what the parameters left out are called.
