@@ -89,11 +89,14 @@ def results(records: Sequence[Record]) -> list[Result]:
     return found
 
 
-def valued(columns: Mapping[str, list[Any]]) -> Mapping[str, list[Any]]:
-    """The items that have a value of their own: those that can be paired."""
-    if None not in columns["value"]:
+def valued(
+    columns: Mapping[str, list[Any]], *, beside: Mapping[str, list[Any]] | None = None
+) -> Mapping[str, list[Any]]:
+    """The items that have a value of their own, ``beside`` too: those that can be paired."""
+    pairs = zip(columns["value"], (beside or columns)["value"], strict=True)
+    kept = [index for index, pair in enumerate(pairs) if None not in pair]
+    if len(kept) == len(columns["value"]):
         return columns
-    kept = [index for index, value in enumerate(columns["value"]) if value is not None]
     return {name: [entries[index] for index in kept] for name, entries in columns.items()}
 
 
@@ -112,14 +115,16 @@ def _against(
     for suite, metric in suites.items():
         if suite not in reference or none_fits(metric) or none_fits(reference[suite]):
             continue
-        columns, base = valued(metric["columns"]), valued(reference[suite]["columns"])
-        if not columns["value"]:
-            continue
+        columns, base = metric["columns"], reference[suite]["columns"]
         if base["id"] != columns["id"]:
             raise InputError(
                 f"{suite}: the items of {label_of(record)} are not those of the model that it is "
                 "compared with; measure both with the same options"
             )
+        # A task may have a value for each item on one of two models, and on the other none.
+        columns, base = valued(columns, beside=base), valued(base, beside=columns)
+        if not columns["value"]:
+            continue
         compared[suite] = compare(
             columns["value"], base["value"], columns["source"], seed=record.cell.seed
         )
@@ -416,7 +421,8 @@ def language_comparisons(one: Result, base: Result) -> dict[str, Comparison]:
     source_of = dict(zip(one.columns["parallel"], one.columns["source"], strict=True))
     found: dict[str, Comparison] = {}
     for language in (name for name in ours if name != "en"):
-        shared = [item for item in ours["en"] if item in ours[language]]
+        held = [by.get(name, {}) for by in (ours, theirs) for name in ("en", language)]
+        shared = [item for item in ours["en"] if all(item in one for one in held)]
         if shared:
             pair = ("en", language)
             found |= language_losses(

@@ -565,6 +565,29 @@ def test_a_metric_of_the_whole_set_is_shown_and_not_paired(
         validator.validate(json.loads(path.read_text("utf-8")))
 
 
+def test_items_with_a_value_on_one_model_alone_are_left_out_of_the_pairs() -> None:
+    """A metric's range may depend on the model: what is above 1 on one of two is no accuracy."""
+    folder = Path(__file__).parents[2] / "results/reference/tasks/records"
+    base, other = (
+        read_record(folder / f"{name}.json") for name in ("unquantized", "rtn_int3-g128")
+    )
+    name = next(iter(task_tables.pair_suites(other, base)))
+    metric = other.cell.suites[name]["metric"]
+    columns = {key: [*values] for key, values in other.metrics[metric]["columns"].items()}
+    columns["value"][:3] = [None] * 3
+    partly = replace(
+        other, metrics={**other.metrics, metric: {**other.metrics[metric], "columns": columns}}
+    )
+    before = base.metrics[metric]["columns"]["value"][3:]
+    after = columns["value"][3:]
+    lost = sum(a - b for a, b in zip(after, before, strict=True)) / len(after)
+    assert task_tables.pair_suites(partly, base)[name].difference == pytest.approx(lost)
+    assert task_tables.pair_suites(base, partly)[name].difference == pytest.approx(-lost)
+    columns["id"][0] = "another"
+    with pytest.raises(InputError, match=f"{name}: the items of"):
+        task_tables.pair_suites(partly, base)
+
+
 def test_tasks_of_a_group_keep_each_its_own_metric(
     request_for: Request, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
