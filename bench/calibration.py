@@ -71,7 +71,7 @@ def build(
         seqlen: tokens in each.
         seed: draws offsets, or samples tokens.
         data_dir: folder with local copies of texts.
-        done: told how many sequences were sampled, for ``self``.
+        done: told how many tokens were sampled, for ``self``.
 
     Raises:
         InputError: unknown name, unreadable file, too little text, ids outside the vocabulary.
@@ -290,13 +290,15 @@ def sample_from(
             token = torch.full((count, 1), begin, device=device)
         sequence, cache = [token], None
         for _ in range(seqlen - 1):
-            logits, cache = forward(token, cache=cache, keep=1)
+            # What keeps no cache reads all of the row again for every token.
+            read = torch.cat(sequence, dim=1) if cache is None else token
+            logits, cache = forward(read, cache=cache, keep=1)
             # Heads may be padded beyond the vocabulary; those rows were never trained.
             probabilities = logits[:, -1, :vocabulary].float().softmax(-1)
             token = torch.multinomial(probabilities, 1, generator=generator)
             sequence.append(token)
+            done(count)
         written.append(torch.cat(sequence, dim=1).cpu())
-        done(count)
     return torch.cat(written)
 
 

@@ -177,7 +177,7 @@ def build_calibration(
         seqlen = min(512, loaded.context or 512)
 
     def build(name: str) -> calibrations.Calibration:
-        total = request.calibration_samples
+        total = request.calibration_samples * (seqlen - 1)
         if name != "self":
             return _build(name, lambda count: None)
         with say.stage("sample calibration text", total) as done:
