@@ -621,7 +621,10 @@ def read(path: Path) -> Baseline:
             "baseline` wrote"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"--baseline {path} is damaged or cut off ({error}); {anew}") from error
+        raise InputError(
+            f"--baseline {path} is no JSON document ({error}): it is damaged, cut off, or another "
+            f"kind of file; name one that `awq-bench baseline` wrote, or {anew}"
+        ) from error
     version = document.get("baseline_version") if isinstance(document, dict) else None
     if version is None:
         raise InputError(f"--baseline {path} was not written by `awq-bench baseline`; {none}")

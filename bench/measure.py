@@ -114,7 +114,8 @@ class TextSuite(Suite):
         one = self.windows
         count, length = one.tokens.shape
         names = ", ".join(protocol["metric"] for protocol in self.protocols.values())
-        return f"{names}: {count} of {one.of} windows of {length} tokens"
+        windows = f"window{'s' if one.of > 1 else ''}"
+        return f"{names}: {count} of {one.of} {windows} of {length} tokens"
 
     @property
     def _divergence_metric(self) -> str:

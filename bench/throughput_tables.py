@@ -225,7 +225,7 @@ def _notes(found: Sequence[Speed], price_per_hour: float | None) -> list[str]:
         f"over {base}'s in runs that took turns with these, whose median stands behind it (a row "
         f"of {base} is a run of its own): geometric mean over pairs"
         + (", with its 95 % interval." if rounds >= _FEW_PAIRS else ", too few for an interval."),
-        "token: seconds of a further token, p50 / p95 / p99. first: median seconds to the first "
+        "token: time of a further token, p50 / p95 / p99. first: median time to the first "
         "token. Random token ids, greedy. peak: weights and the most that a run took besides.",
     ]
     bounds = {(o.label, o.backend): o.bound(1) for o in found if o.backend}

@@ -66,7 +66,7 @@ def no_bars() -> Iterator[None]:
         if not tqdm(()).disable:
             raise InputError(
                 f"tqdm {installed('tqdm')} cannot be silenced as the releases that this program "
-                "works with; pip install 'tqdm>=4.66,<4.71'"
+                "works with; pip install 'tqdm<=4.70'"
             )
         yield
     finally:

@@ -20,7 +20,6 @@ from bench.records import Record, read_record
 from suites import SUITES
 
 SHORT = ("--text", "embedded", "--seqlen", "128", "--windows", "4", "--limit", "2")
-pytestmark = pytest.mark.slow
 
 CELLS = """
 methods = ["rtn"]
@@ -134,6 +133,7 @@ def test_standard_sets_from_a_local_copy(place: Path) -> None:
     assert metric.startswith("json_standard_acc@")
 
 
+@pytest.mark.slow
 def test_gate(place: Path) -> None:
     """A baseline with its reruns, and a gate that measures it again and passes."""
     baseline = place / "baseline.json"

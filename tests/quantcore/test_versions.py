@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +46,25 @@ def test_doctor_says_where_nothing_is_declared(monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_is_installed_here_was_tried() -> None:
     assert versions.untried() == {}
+
+
+@pytest.mark.parametrize(("requirement", "code"), [("numpy>=1", 0), ("numpy<1", 3)])
+def test_its_exit_code_is_what_the_checks_of_releases_ask_for(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    requirement: str,
+    code: int,
+) -> None:
+    """`.ci/run` excuses a break of the newest releases on 3 alone: a crash would be 1."""
+    declare(monkeypatch, requirement)
+    monkeypatch.delitem(sys.modules, "quantcore.versions")
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("quantcore.versions", run_name="__main__", alter_sys=True)
+    assert stop.value.code == code
+    assert ("is outside of" in capsys.readouterr().out) == (code == 3)
+    script = (Path(__file__).parents[2] / ".ci" / "run").read_text("utf-8")
+    assert "-m quantcore.versions" in script
+    assert '[ "$outside" -eq 3 ]' in script
 
 
 def test_another_task_manager_is_an_error_that_names_the_releases(
