@@ -178,7 +178,9 @@ class QuantizedFolder:
             if self.source is not None:
                 for suite in suites:
                     suite.prepare(self.loaded, self.say)
-                beside = unquantized or bench.measure(self._cell(suites), None, None)
+                cell = self._cell(suites)
+                beside = unquantized or bench.measure(cell, None, None)
+                bench.forget(cell)  # the same weights quantized are measured by themselves
                 self.loaded = bench.loaded = open_model(self.request)
                 bench.name = self.request.model
             quantized = bench.measure(self._cell(suites), None, None)
@@ -249,8 +251,6 @@ def opened(
             except OtherComparison:  # of weights or texts that have changed since
                 shutil.rmtree(out)
                 comparison = held.enter_context(begin(request, out=out, reporter=reporter))
-            # Nine reruns of a large model would hold 100 GB until the last is made.
-            held.callback(comparison.drop_cache)
             yield OnTheSpot(request=request, comparison=comparison)
         return
     if source is None and "divergence" in request.suites:
@@ -485,9 +485,9 @@ def parts_folder(request: Request, source: str | None) -> Path | None:
     here = dict(environment.describe())
     if here["dirty"]:
         return None
+    del here["waiting"]  # as this machine is busy now; it decides seconds and no outcome
     content = json.dumps([_kept(request, source), here], sort_keys=True)
     return RUNS / f"baseline-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
-    del here["waiting"]  # as this machine is busy now; it decides seconds and no outcome
 
 
 @dataclass(frozen=True, kw_only=True)

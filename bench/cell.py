@@ -6,7 +6,6 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ from bench import environment, estimate, registry
 from bench.calibration import Calibration
 from bench.measure import Metrics, PartFailed, Suite, ThroughputSuite, reason_of
 from bench.progress import Reporter
-from bench.records import Cell, Record, in_words, write_json
+from bench.records import Cell, Record, in_words, refuse_constant, write_json
 from kernels import install
 from quantcore import codes
 from quantcore.calibration import BlockWalk, StatsStore, calibrate, stats_bytes
 from quantcore.checkpoint import LoadedModel
-from quantcore.errors import InputError
+from quantcore.errors import InputError, Unwritable, writing
 from quantcore.grid import QuantizedWeight
 from quantcore.method import Method
 from quantcore.quantize import (
@@ -153,11 +152,6 @@ class _Found:
     failures: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
-    def add(self, other: _Found) -> None:
-        self.metrics |= other.metrics
-        self.failures |= other.failures
-        self.seconds += other.seconds
-
 
 @dataclass(kw_only=True)
 class Workbench:
@@ -180,11 +174,19 @@ class Workbench:
     _installed: install.Installed | None = None
 
     def measure(self, cell: Cell, method: Method | None, scheme: QuantScheme | None) -> Record:
-        """One cell; a failure is a record too, of one suite or of all."""
+        """One cell; a failure is a record too, of one suite or of all.
+
+        What its suites found stays in `unfinished` until `forget`.
+
+        Raises:
+            Unwritable: what was found cannot be kept.
+        """
         memory.reset_peak()
         result: dict[str, Any]
         try:
             result = self._measure(cell, method, scheme)
+        except Unwritable:  # nor could that of the cells to come
+            raise
         except Exception as error:  # a failed cell must not cost the others
             text = reason_of(error)
             self.say.warn(f"{label_of(cell)} failed: {text}")
@@ -193,8 +195,6 @@ class Workbench:
             self._uninstall()
             if self._snapshot is not None:
                 self._snapshot.restore()
-        if result["status"] == "done":  # else another attempt takes up what its suites found
-            self._kept(cell).unlink(missing_ok=True)
         return Record(
             cell=cell,
             model_name=self.name,
@@ -203,6 +203,10 @@ class Workbench:
             environment=environment.describe(),
             **result,
         )
+
+    def forget(self, cell: Cell) -> None:
+        """Remove what the suites of a cell found, once a whole record holds it."""
+        self._kept(cell).unlink(missing_ok=True)
 
     def _measure(
         self, cell: Cell, method: Method | None, scheme: QuantScheme | None
@@ -226,14 +230,11 @@ class Workbench:
             suite.weights = weights
         found = self._run(cell, [one for one in suites if not unprepared.keys() & one.protocols])
         found.failures |= unprepared
-        if not found.metrics:
-            return {"status": "failed", "error": in_words(found.failures)}
         result["seconds"]["evaluate"] = found.seconds
-        return result | {
-            "status": "partial" if found.failures else "done",
-            "metrics": found.metrics,
-            "failures": found.failures,
-        }
+        result |= {"metrics": found.metrics, "failures": found.failures}
+        if not found.metrics:
+            return result | {"status": "failed", "error": in_words(found.failures)}
+        return result | {"status": "partial" if found.failures else "done"}
 
     def _prepare(self, suites: Sequence[Suite], label: str) -> dict[str, str]:
         """Let suites look at the unquantized model; why those that could not have failed."""
@@ -255,40 +256,55 @@ class Workbench:
 
         Quantizing again gives the same weights, so it still holds when the cell is run again.
         """
-        kept = self._kept(cell)
-        done: dict[str, Any] = {}
-        if kept.is_file():
-            with suppress(ValueError):  # not whole: it is measured again
-                done = json.loads(kept.read_text("utf-8"))
-        found = _Found()
+        found = self._taken_up(cell)
         for suite in suites:
-            name = "+".join(suite.protocols)
-            if name in done:
-                found.add(_Found(**done[name]))
+            left = [n for n, one in suite.protocols.items() if one["metric"] not in found.metrics]
+            if not left:
                 continue
-            one = self._attempt(suite, label_of(cell))
-            found.add(one)
-            if not one.failures:
-                done[name] = {"metrics": one.metrics, "seconds": one.seconds}
-                write_json(kept, done)
+            one = self._attempt(suite, left, label_of(cell))
+            found.failures |= one.failures
+            found.seconds += one.seconds
+            if one.metrics:
+                found.metrics |= one.metrics
+                with writing(self.unfinished, "make room and give rights there"):
+                    kept = {"metrics": found.metrics, "seconds": found.seconds}
+                    write_json(self._kept(cell), kept)
         return found
+
+    def _taken_up(self, cell: Cell) -> _Found:
+        """What an earlier attempt at the cell found; nothing if that is not whole."""
+        try:
+            text = self._kept(cell).read_text("utf-8")
+            kept = json.loads(text, parse_constant=refuse_constant)
+            metrics = {protocol["metric"] for protocol in cell.suites.values()}
+            return _Found(
+                metrics={name: one for name, one in kept["metrics"].items() if name in metrics},
+                seconds=float(kept["seconds"]),
+            )
+        except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+            return _Found()
 
     def _kept(self, cell: Cell) -> Path:
         return self.unfinished / f"{cell.id}.json"
 
-    def _attempt(self, suite: Suite, label: str) -> _Found:
+    def _attempt(self, suite: Suite, names: Sequence[str], label: str) -> _Found:
         """One suite on the model as it is now; a failure must not cost the others."""
         started = time.perf_counter()
         metrics: Metrics = {}
         failures: dict[str, str] = {}
         try:
-            measured = suite.measure(label, self.loaded, self.say)
-            json.dumps(measured, allow_nan=False)  # what is not finite is a failure too
-            metrics = measured
+            metrics = suite.measure(label, self.loaded, self.say, names)
         except PartFailed as part:
             metrics, failures = part.found, dict(part.reasons)
         except Exception as error:
-            failures = dict.fromkeys(suite.protocols, reason_of(error))
+            failures = dict.fromkeys(names, reason_of(error))
+        for name in names:
+            metric = suite.protocols[name]["metric"]
+            try:
+                json.dumps(metrics.get(metric), allow_nan=False)
+            except ValueError as error:  # what is not finite is a failure too
+                failures[name] = reason_of(error)
+                del metrics[metric]
         self._warn(label, failures)
         return _Found(metrics=metrics, failures=failures, seconds=time.perf_counter() - started)
 

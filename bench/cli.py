@@ -1023,19 +1023,18 @@ def _evaluate(parsed: dict[str, Any], output: Console, reporter: Reporter) -> in
 
 
 def _run(parsed: dict[str, Any], output: Console, reporter: Reporter, *, command: str) -> int:
-    from bench import report, tables
+    from bench import tables
     from bench.compare import compare
 
     request = _request(parsed, command=command)
     outcome = compare(request, out=parsed.get("out"), reporter=reporter)
-    layouts = report.write(outcome.records, outcome.folder, price_per_hour=request.price_per_hour)
     if not output.is_terminal:
         output.width = 120  # a file or a pipe has no edge to fold lines at
-    for layout in layouts:
+    for layout in outcome.tables:
         print_table(output, layout)
     if outcome.failed:
         output.print()
-        for line in tables.failures(outcome.failed, outcome.failed[0].cell.suites):
+        for line in tables.failures(outcome.failed, outcome.records[0].cell.suites):
             output.print(Text(line, style="bold red"), soft_wrap=True)
     output.print(
         f"\nWritten to {escape(str(outcome.folder))}: "

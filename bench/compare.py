@@ -9,16 +9,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import estimate, measure, registry
+from bench import estimate, measure, registry, report
 from bench.calibration import Calibration
 from bench.cell import Calibrator, Workbench, stats_folder
 from bench.progress import Reporter, quiet
 from bench.records import Cell, Record, read_record
 from bench.request import Request, build_calibration, open_model
 from bench.run_folder import RunFolder, default_names
+from bench.tables import Grid
 from kernels import backends, cpu
 from kernels.place import Place
 from quantcore import codes, exclusion
@@ -37,6 +38,8 @@ class Outcome:
 
     folder: Path
     records: tuple[Record, ...]
+    tables: tuple[Grid, ...]
+    """As they are written in the folder, to be printed."""
 
     @property
     def failed(self) -> tuple[Record, ...]:
@@ -55,49 +58,56 @@ class Comparison:
     plan: tuple[Entry, ...]
     """Every cell, the unquantized model's first."""
     bench: Workbench
-    cache: Path | None
+    price_per_hour: float | None = None
+    _tried: set[str] = field(default_factory=set)
 
     @property
     def pending(self) -> list[Entry]:
-        """Cells that have no whole record yet."""
-        return [entry for entry in self.plan if entry[0].id not in self.run.done]
+        """Cells that have no whole record yet, and were not tried now."""
+        return [one for one in self.plan if one[0].id not in self.run.done | self._tried]
 
     def measure(self, entry: Entry) -> Record:
-        """One cell's record, kept in the folder; one that is there already is read."""
-        if entry[0].id in self.run.done:
-            return read_record(self.run.path / entry[0].file_name)
+        """One cell's record, kept in the folder; one that is there, or was tried now, is read.
+
+        Raises:
+            InputError: the folder can no longer be written.
+        """
+        cell = entry[0]
+        if cell.id in self.run.done | self._tried:
+            return read_record(self.run.path / cell.file_name)
         record = self.bench.measure(*entry)
         self.run.keep(record)
-        if record.status == "done":
-            self.run.done.add(entry[0].id)
+        self._tried.add(cell.id)
+        if record.status == "done":  # else another attempt takes up what its suites found
+            self.bench.forget(cell)
         return record
 
-    def drop_cache(self) -> None:
-        """Remove the statistics that lie on disk: gigabytes of a large model."""
-        if self.cache is not None:
-            shutil.rmtree(self.cache, ignore_errors=True)
-
     def finish(self) -> Outcome:
-        """Remove what was only needed on the way."""
-        self.drop_cache()
+        """Draw the tables, and remove what was only needed on the way.
+
+        Raises:
+            InputError: the folder can no longer be written; the same comparison begun again
+                measures nothing, and draws.
+        """
         records = tuple(read_record(self.run.path / one.file_name) for one, _, _ in self.plan)
+        layouts = report.write(records, self.run.path, price_per_hour=self.price_per_hour)
         if all(record.status == "done" for record in records):
             # Else the same command with --out runs the suites that failed, and no other.
             shutil.rmtree(self.run.path / "unfinished", ignore_errors=True)
         self.run.finish()
-        return Outcome(folder=self.run.path, records=records)
+        return Outcome(folder=self.run.path, records=records, tables=tuple(layouts))
 
 
 def compare(
     request: Request, *, out: Path | None = None, reporter: Reporter | None = None
 ) -> Outcome:
-    """Measure the unquantized model and every method x scheme, and keep a record of each.
+    """Measure the unquantized model and every method x scheme; keep a record of each, and tables.
 
     A comparison that was interrupted goes on from its whole records when called again.
 
     Args:
         request: what to compare.
-        out: folder for the records; default a new one under ``awq-bench-runs/``.
+        out: folder for what comes out; default a new one under ``awq-bench-runs/``.
         reporter: who shows progress; default nobody.
 
     Raises:
@@ -165,6 +175,7 @@ def begin(
             method_settings={} if method is None else method.settings(),
             scheme=None if scheme is None else scheme.name,
             exclude=() if method is None else request.exclude,
+            exclude_version=exclusion.VERSION if method and request.exclude else None,
             calibration=calibration.describe() if calibration and uses else None,
             suites={
                 name: protocol
@@ -175,7 +186,6 @@ def begin(
             dtype=str(loaded.dtype).removeprefix("torch."),
             device=loaded.device.type,
             seed=request.seed,
-            exclude_version=exclusion.VERSION if method and request.exclude else None,
             backend=request.backend if method is not None or not methods else None,
         )
 
@@ -211,7 +221,13 @@ def begin(
             say=say,
             stored_codes=not methods and _named_backends(request) != [],
         )
-        yield Comparison(run=run, plan=tuple(plan), bench=bench, cache=cache)
+        try:
+            yield Comparison(
+                run=run, plan=tuple(plan), bench=bench, price_per_hour=request.price_per_hour
+            )
+        finally:
+            if cache is not None:  # gigabytes of a large model, and of no use to another run
+                shutil.rmtree(cache, ignore_errors=True)
 
 
 def _named_backends(request: Request) -> list[tuple[str, str]]:

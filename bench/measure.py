@@ -7,7 +7,7 @@ import statistics
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,11 +58,22 @@ class Suite(ABC):
     """By the name that a user asks for: what decides the outcome, as a cell holds it."""
 
     @abstractmethod
-    def measure(self, label: str, loaded: LoadedModel, say: Reporter) -> Metrics:
-        """Everything about the model as it is now, by metric name, with every sample.
+    def measure(
+        self, label: str, loaded: LoadedModel, say: Reporter, names: Collection[str]
+    ) -> Metrics:
+        """What `protocols` of these names say of the model as it is now, with every sample.
+
+        Args:
+            label: what the model is called.
+            loaded: the model.
+            say: who shows progress.
+            names: of `protocols`; those of others are there already, from an earlier attempt.
+
+        Returns:
+            By metric name.
 
         Raises:
-            PartFailed: some of `protocols` have no outcome; the others have.
+            PartFailed: some of them have no outcome; the others have.
             Exception: none has, for whatever reason; the cell's other suites go on.
         """
 
@@ -129,19 +140,21 @@ class TextSuite(Suite):
             except Exception as error:  # `measure` says so; perplexity needs no reference
                 self._no_reference = reason_of(error)
 
-    def measure(self, label: str, loaded: LoadedModel, say: Reporter) -> Metrics:
+    def measure(
+        self, label: str, loaded: LoadedModel, say: Reporter, names: Collection[str]
+    ) -> Metrics:
         """See `Suite.measure`."""
         reasons: dict[str, str] = {}
-        compared = "divergence" in self.asked
+        compared = "divergence" in names
         if compared and self._no_reference is not None:
             reasons["divergence"] = self._no_reference
             compared = False
-            if "perplexity" not in self.asked:
+            if "perplexity" not in names:
                 raise PartFailed({}, reasons)
         try:
             scores = self._pass(f"{label}: evaluate", loaded, say, compared=compared)
         except Exception as error:
-            if not compared or "perplexity" not in self.asked:
+            if not compared or "perplexity" not in names:
                 raise
             reasons["divergence"] = reason_of(error)
             if self._reference is None:
@@ -154,7 +167,7 @@ class TextSuite(Suite):
             "text_tokens": self.windows.text_tokens,
         }
         found: Metrics = {}
-        if "perplexity" in self.asked:
+        if "perplexity" in names:
             value = float(torch.tensor(scores.nll, dtype=torch.float64).mean().exp())
             if math.isfinite(value):
                 found[self.windows.metric] = {"value": value, **shared, "window_nll": scores.nll}
@@ -236,7 +249,9 @@ class TasksSuite(Suite):
         where = f" at {', '.join(self.schemes)}" if self.schemes else ""
         return f"{self.tasks.metric}: {items}{where}"
 
-    def measure(self, label: str, loaded: LoadedModel, say: Reporter) -> Metrics:
+    def measure(
+        self, label: str, loaded: LoadedModel, say: Reporter, names: Collection[str]
+    ) -> Metrics:
         """See `Suite.measure`."""
         started = time.perf_counter()
         with say.stage(f"{label}: {self.tasks.name}", self.tasks.requests) as done:
@@ -307,7 +322,9 @@ class ThroughputSuite(Suite):
         if self._unquantized is None:
             self._unquantized = install.twin(loaded.model)
 
-    def measure(self, label: str, loaded: LoadedModel, say: Reporter) -> Metrics:
+    def measure(
+        self, label: str, loaded: LoadedModel, say: Reporter, names: Collection[str]
+    ) -> Metrics:
         """See `Suite.measure`."""
         models, linears = self._models(label, loaded, say)
         total = throughput.runs_of(self.load, loaded.context, models=len(models))

@@ -186,7 +186,7 @@ class AwqBench:
             request = replace(request, model=model)
         self._count += 1
         outcome = compare(request, out=self._folder / f"compare-{self._count}")
-        _keep(self._config, outcome)
+        _show(self._config, outcome)
         return outcome
 
     def gate(
@@ -253,15 +253,12 @@ def awq_bench_cells(request: pytest.FixtureRequest) -> Iterator[Any]:
             pytest.exit(f"awq-bench: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
         yield comparison
         if not comparison.pending:
-            _keep(request.config, comparison.finish())
+            _show(request.config, comparison.finish())
 
 
-def _keep(config: pytest.Config, outcome: Outcome) -> None:
-    """Write a comparison's tables, and print them at the end."""
-    from bench import report
-
-    layouts = report.write(outcome.records, outcome.folder)
-    config.stash.setdefault(_TABLES, []).append((outcome.folder, layouts))
+def _show(config: pytest.Config, outcome: Outcome) -> None:
+    """Print a comparison's tables at the end."""
+    config.stash.setdefault(_TABLES, []).append((outcome.folder, [*outcome.tables]))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -13,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 
 from bench.progress import Reporter
 from bench.records import Cell, Record, read_record, write_json
@@ -56,7 +58,11 @@ def locked(folder: Path, say: Reporter) -> Iterator[None]:
     lock = FileLock(path, timeout=0, thread_local=False)  # one thread may begin, another end
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        with warnings.catch_warnings(action="ignore"):
+            lock.acquire()
+        if isinstance(lock, SoftFileLock):  # a file that would outlive a process that is killed
+            lock.release()
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     except Timeout:
         raise InUse(f"{folder} is being written by another process; wait until it ends") from None
     except OSError as error:

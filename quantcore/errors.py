@@ -11,6 +11,10 @@ class InputError(ValueError):
     """Bad usage or input. The message names the value found, the rule, and the fix."""
 
 
+class Unwritable(InputError):
+    """The place that results go to takes no more; whatever is under way cannot be kept."""
+
+
 @contextmanager
 def writing(place: object, fix: str) -> Iterator[None]:
     """What the system refuses meanwhile is the user's to mend: no room, no rights, no folder.
@@ -22,14 +26,14 @@ def writing(place: object, fix: str) -> Iterator[None]:
         fix: what to do about it.
 
     Raises:
-        InputError: for any other OSError.
+        Unwritable: for any other OSError.
     """
     try:
         yield
     except FileNotFoundError:
         raise
     except OSError as error:  # of a full disk it names no file
-        raise InputError(f"{place} cannot be written ({error.strerror or error}); {fix}") from error
+        raise Unwritable(f"{place} cannot be written ({error.strerror or error}); {fix}") from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

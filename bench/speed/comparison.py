@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 from bench import cell as measuring
 from bench import compare as comparing
-from bench import environment, estimate
+from bench import environment, estimate, report
 from bench import measure as suites
 from bench.progress import Reporter
 from bench.request import Request, open_model
@@ -41,6 +41,7 @@ _BESIDE = {
     "copy weights": (Snapshot, "__init__"),
     "describe the machine": (environment, "describe"),
     "write records": (RunFolder, "keep"),
+    "draw tables and charts": (report, "write"),
 }
 """Where seconds outside the cells' own may go: what it is, and the function that does it."""
 

@@ -9,19 +9,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pandas as pd
 import pytest
 import torch
 
-from bench import cell, cli, compare, report, tables
+from bench import cell, cli, compare, gate, report, tables
+from bench.calibration import sample_from
 from bench.compare import Outcome
 from bench.progress import quiet
 from bench.quantize import quantize
 from bench.records import read_record
 from bench.request import Request, build_calibration, open_model
+from quantcore import exclusion
 from quantcore.errors import InputError
 from quantcore.quantize import quantize_model
+from suites.kv_cache import Forward
 
 METRIC = "evaluation_ppl_32"
 
@@ -327,6 +332,38 @@ def test_sampling_from_the_model_is_seeded(request_for: Request) -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert bool((first[:, 0] == loaded.tokenizer.bos_token_id).all())
+
+
+def test_sampling_from_a_model_without_a_cache_reads_what_it_wrote(
+    request_for: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = open_model(request_for)
+    told: list[int] = []
+    cached = sample_from(loaded, samples=3, seqlen=12, seed=0, done=told.append)
+    assert sum(told) == 3 * 11
+    forward = Forward.__call__
+
+    def without(self: Forward, read: torch.Tensor, **options: Any) -> tuple[torch.Tensor, None]:
+        return forward(self, read, **options)[0], None
+
+    monkeypatch.setattr(Forward, "__call__", without)
+    assert torch.equal(sample_from(loaded, samples=3, seqlen=12, seed=0), cached)
+
+
+def test_patterns_of_linears_are_of_a_cell_with_the_rule_by_which_they_match(
+    request_for: Request, tmp_path: Path
+) -> None:
+    request = replace(request_for, methods=("rtn",), schemes=("int4-g32",), exclude=("up_proj",))
+    base, quantized = compare.compare(request, out=tmp_path / "run").records
+    assert (base.cell.exclude_version, quantized.cell.exclude_version) == (None, exclusion.VERSION)
+    schema = json.loads(Path(compare.__file__).with_name("record.schema.json").read_text("utf-8"))
+    record = tmp_path / "run" / quantized.cell.file_name
+    jsonschema.validate(json.loads(record.read_text("utf-8")), schema)
+    # A record of the rule before, by which a pattern was any piece of a name, is another cell's.
+    before = replace(quantized.cell, exclude_version=None)
+    assert "exclude_version" not in before.document()
+    assert before.id != quantized.cell.id
+    assert gate.declared_of(before) != gate.declared_of(quantized.cell)
 
 
 def test_statistics_go_to_disk_when_memory_is_short(

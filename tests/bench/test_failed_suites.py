@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -11,13 +13,14 @@ from typing import Any
 import jsonschema
 import pytest
 
-from bench import cli, gate, report, tables
+from bench import cell, cli, gate, report, tables
 from bench.cell import label_of
-from bench.compare import compare
-from bench.measure import TasksSuite, TextSuite, ThroughputSuite
+from bench.compare import begin, compare
+from bench.measure import PartFailed, TasksSuite, TextSuite, ThroughputSuite
 from bench.pair import open_cell, pair
-from bench.records import read_record
+from bench.records import Record, read_record
 from bench.request import Request
+from quantcore.errors import Unwritable
 from suites import divergence, perplexity
 
 SCHEMA = json.loads((resources.files("bench") / "record.schema.json").read_text("utf-8"))
@@ -100,6 +103,141 @@ def test_the_same_command_runs_what_failed_and_that_alone(
     assert not (tmp_path / "run" / "unfinished").exists()
 
 
+@pytest.mark.parametrize(("fails", "stays"), [("divergence", "perplexity"), (None, "divergence")])
+def test_half_of_a_pass_that_failed_is_run_again_by_itself(
+    request_: Request,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fails: str | None,
+    stays: str,
+) -> None:
+    request = replace(request_, suites=("perplexity", "divergence"))
+    other = "perplexity" if fails is None else fails
+    measure = TextSuite.measure
+
+    def half(suite: TextSuite, label: str, *arguments: Any) -> Any:
+        found = measure(suite, label, *arguments)
+        if "RTN" in label:
+            del found[suite.protocols[other]["metric"]]
+            raise PartFailed(found, {other: "Planted: half"})
+        return found
+
+    asked: list[tuple[str, list[str]]] = []
+
+    def seen(suite: TextSuite, label: str, *arguments: Any) -> Any:
+        asked.append((label, list(arguments[-1])))
+        return measure(suite, label, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TextSuite, "measure", half)
+        first = compare(request, out=tmp_path / "run")
+    assert first.records[1].failures == {other: "Planted: half"}
+    monkeypatch.setattr(TextSuite, "measure", seen)
+    again = compare(request, out=tmp_path / "run")
+    assert asked == [("int4-g32 RTN", [other])]
+    whole = compare(request, out=tmp_path / "whole").records[1]
+    assert again.records[1].status == "done"
+    assert again.records[1].metrics == whole.metrics
+    kept = first.records[1].cell.suites[stays]["metric"]
+    assert first.records[1].metrics[kept] == whole.metrics[kept]
+
+
+def test_what_is_not_finite_takes_no_other_suite_of_the_pass(
+    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = TextSuite.measure
+
+    def nan(suite: TextSuite, label: str, *arguments: Any) -> Any:
+        found = measure(suite, label, *arguments)
+        if "RTN" in label:
+            found[suite.protocols["divergence"]["metric"]]["value"] = float("nan")
+        return found
+
+    monkeypatch.setattr(TextSuite, "measure", nan)
+    rtn = compare(request_, out=tmp_path / "run").records[1]
+    assert set(rtn.failures) == {"divergence"}
+    assert "ValueError" in rtn.failures["divergence"]
+    assert rtn.cell.suites["perplexity"]["metric"] in rtn.metrics
+
+
+def full(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("broken_at", ["record", "tables"])
+def test_a_disk_that_fills_up_loses_nothing_that_was_measured(
+    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken_at: str
+) -> None:
+    """Without --out, as most people run it: the same command finds its folder again."""
+    monkeypatch.chdir(tmp_path)
+    target = (Record, "write") if broken_at == "record" else (report, "_write")
+    with monkeypatch.context() as patch:
+        patch.setattr(*target, full)
+        with pytest.raises(Unwritable, match="No space left"):
+            compare(request_)
+    asked: list[str] = []
+    for suite in (TextSuite, TasksSuite):
+        measure = suite.measure
+
+        def seen(one: Any, label: str, *arguments: Any, measure: Any = measure) -> Any:
+            asked.append(label)
+            return measure(one, label, *arguments)
+
+        monkeypatch.setattr(suite, "measure", seen)
+    outcome = compare(request_)
+    assert [record.status for record in outcome.records] == ["done", "done"]
+    assert not any("RTN" not in label for label in asked)
+    assert bool(asked) == (broken_at == "record"), "the tables fail once all cells are there"
+    assert (outcome.folder / "report.md").is_file()
+    assert len(list((tmp_path / "awq-bench-runs").iterdir())) == 1
+
+
+def test_what_cannot_be_kept_meanwhile_ends_the_run(
+    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cell, "write_json", full)
+    with pytest.raises(Unwritable, match=r"unfinished cannot be written \(No space left"):
+        compare(request_, out=tmp_path / "run")
+    assert not list((tmp_path / "run").glob("records/*"))
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", '{"metrics": 1, "seconds": 2}', '{"metrics": {"a": NaN}}']
+)
+def test_what_was_kept_and_is_not_whole_is_measured_again(
+    request_: Request, tmp_path: Path, content: str
+) -> None:
+    request = replace(request_, suites=("perplexity",))
+    with begin(request, out=tmp_path / "run") as comparison:
+        for planned, _, _ in comparison.plan:
+            kept = tmp_path / "run" / "unfinished" / f"{planned.id}.json"
+            kept.parent.mkdir(exist_ok=True)
+            kept.write_text(content, "utf-8")
+        assert comparison.measure(comparison.plan[0]).status == "done"
+
+
+def test_a_cell_that_failed_in_part_is_tried_once(
+    request_: Request, tmp_path: Path, broken: pytest.MonkeyPatch
+) -> None:
+    """Each test of `pytest --benchmark` asks for its cell's record; the last gets the tables."""
+    asked: list[str] = []
+    measure = TextSuite.measure
+
+    def seen(suite: TextSuite, label: str, *arguments: Any) -> Any:
+        asked.append(label)
+        return measure(suite, label, *arguments)
+
+    broken.setattr(TextSuite, "measure", seen)
+    with begin(request_, out=tmp_path / "run") as comparison:
+        for entry in comparison.plan * 2:
+            comparison.measure(entry)
+        assert not comparison.pending
+        outcome = comparison.finish()
+    assert asked == ["float32", "int4-g32 RTN"]
+    assert [record.status for record in outcome.records] == ["done", "partial"]
+    assert (tmp_path / "run" / "report.md").is_file()
+
+
 def test_the_exit_code_says_so(
     request_: Request,
     tmp_path: Path,
@@ -170,6 +308,11 @@ def test_a_cell_of_which_nothing_was_measured_has_failed(
     assert {record.error for record in outcome.records} == {
         "perplexity, divergence, json: Planted: planted"
     }
+    # What is known all the same: what was quantized and how, and each suite's own reason.
+    for record in outcome.records:
+        assert record.failures == dict.fromkeys(record.cell.suites, "Planted: planted")
+    assert outcome.records[1].quantization["scale_dtype"]
+    assert outcome.records[1].bits_per_weight
     for path in (tmp_path / "run" / "records").glob("*.json"):
         jsonschema.validate(json.loads(path.read_text("utf-8")), SCHEMA)
 
@@ -223,6 +366,7 @@ def test_throughput_that_fails_leaves_the_table_of_perplexity(
     assert set(outcome.records[1].failures) == {"throughput"}
     # It failed before anything was measured, and what was is taken up again.
     (kept,) = (tmp_path / "run" / "unfinished").glob("*.json")
-    assert list(json.loads(kept.read_text("utf-8"))) == ["perplexity"]
+    metric = outcome.records[1].cell.suites["perplexity"]["metric"]
+    assert list(json.loads(kept.read_text("utf-8"))["metrics"]) == [metric]
     alone = compare(replace(request, suites=("throughput",)), out=tmp_path / "alone")
     assert alone.records[1].error == "throughput: Planted: planted"

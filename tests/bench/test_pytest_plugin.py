@@ -106,6 +106,36 @@ def test_with_it_the_cells_run_and_the_tables_follow(project: Path) -> None:
     assert found["stats"]["mean"] == pytest.approx(sum(steps) / len(steps))
 
 
+BREAKS = """
+from pathlib import Path
+from bench.cell import Workbench
+from bench.measure import ThroughputSuite
+
+def fails(*arguments):
+    raise ArithmeticError("planted")
+
+def counted(*arguments):
+    with Path("cells.txt").open("a") as file:
+        file.write("one\\n")
+    return measure(*arguments)
+
+measure, Workbench.measure, ThroughputSuite.prepare = Workbench.measure, counted, fails
+"""
+
+
+def test_a_suite_that_fails_fails_its_tests_and_the_tables_follow(project: Path) -> None:
+    (project / "conftest.py").write_text(BREAKS, "utf-8")
+    names = "-kreference and (cell or decode)"
+    done = run(project, "--benchmark", "-v", names, "--awq-config=cells.toml", "--awq-out=out")
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
+    assert "test_cell[reference-rtn-int4-g128-perplexity] PASSED" in done.stdout
+    assert "test_decode[reference-rtn-int4-g128-auto] FAILED" in done.stdout
+    assert "planted" in done.stdout
+    assert len((project / "cells.txt").read_text("utf-8").splitlines()) == 2, "once for each cell"
+    assert "embedded_ppl_256@2, lower is better" in done.stdout
+    assert (project / "out" / "report.md").is_file()
+
+
 def test_tasks_have_cells_at_the_schemes_that_run_them_alone(project: Path) -> None:
     (project / "tasks.toml").write_text(
         'methods = ["rtn"]\nschemes = ["int4-g128", "int3-g128"]\nsuites = ["perplexity", "json"]\n'

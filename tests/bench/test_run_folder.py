@@ -184,7 +184,7 @@ def test_a_name_that_another_process_takes_first_is_not_shared(
     assert begun(say).name == "reference-20260102-030405-2"
 
 
-@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_without_locks_it_goes_on_and_says_so(
     say: Reporter, said: io.StringIO, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
