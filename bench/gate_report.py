@@ -26,6 +26,7 @@ from bench.gate import (
 from bench.null_runs import Rates
 from bench.records import write_json
 from bench.tables import Entry, Grid
+from quantcore import files
 from quantcore.errors import InputError, writing
 
 MARKS = {"pass": "pass", "fail": "FAIL", "no verdict": "no verdict"}
@@ -286,6 +287,6 @@ def write(results: Sequence[Result], folder: Path | None) -> None:
     if folder is not None:
         with writing(f"--report {folder}", "make room and give rights there, or name another"):
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "gate.md").write_text(markdown(results), "utf-8")
-            (folder / "gate.xml").write_text(junit(results), "utf-8")
+            files.write_text(folder / "gate.md", markdown(results))
+            files.write_text(folder / "gate.xml", junit(results))
             write_json(folder / "gate.json", document(results))

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from bench import record_check
+from quantcore import files
 
 from quantcore.errors import InputError
 
@@ -126,16 +128,7 @@ def in_words(failures: Mapping[str, str]) -> str:
 
 def write_json(path: Path, document: Any) -> None:
     """Write a JSON document whole or not at all."""
-    text = json.dumps(document, indent=1, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
-
-
-def refuse_constant(name: str) -> float:
-    """For `json.loads`: NaN and infinities are no numbers here."""
-    raise ValueError(f"it holds {name}, which is a failure and not a number")
+    files.write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 def read_record(path: Path) -> Record:

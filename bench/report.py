@@ -10,6 +10,7 @@ import pandas as pd
 
 from bench import charts, tables, task_tables, throughput_tables
 from bench.records import Record, write_json
+from quantcore import files
 from quantcore.errors import writing
 
 CHART_SCHEME = "int4-g128"
@@ -42,7 +43,7 @@ def _write(
     if any("perplexity" in record.cell.suites for record in records):
         rows = tables.rows(records)
         layouts.append(tables.grid(rows))
-        (folder / "table.md").write_text(tables.markdown(layouts[0]), "utf-8")
+        files.write_text(folder / "table.md", tables.markdown(layouts[0]))
         _write_long(tables.long_table(rows), folder / "table")
         if schemes:
             drawn = CHART_SCHEME if CHART_SCHEME in schemes else str(schemes[0])
@@ -54,7 +55,7 @@ def _write(
         across = task_tables.grids(records, found)
         behind = task_tables.breakdowns(records, found)
         text = "\n".join(tables.markdown(one) for one in [*across, *behind])
-        (folder / "tasks.md").write_text(text, "utf-8")
+        files.write_text(folder / "tasks.md", text)
         _write_long(task_tables.long_table(records, found), folder / "tasks")
         for scheme in dict.fromkeys(one.record.cell.scheme for one in found if one.against):
             chart += charts.task_changes(found, str(scheme), folder)
@@ -62,15 +63,16 @@ def _write(
     speeds = throughput_tables.speeds(records)
     if speeds:
         layouts.append(throughput_tables.grid(speeds, price_per_hour))
-        (folder / "throughput.md").write_text(tables.markdown(layouts[-1]), "utf-8")
+        files.write_text(folder / "throughput.md", tables.markdown(layouts[-1]))
         _write_long(throughput_tables.long_table(speeds, price_per_hour), folder / "throughput")
         chart += charts.speed_up(speeds, folder)
-    (folder / "report.md").write_text(_report(records, layouts, behind, chart), "utf-8")
+    files.write_text(folder / "report.md", _report(records, layouts, behind, chart))
     return layouts
 
 
 def _write_long(table: pd.DataFrame, stem: Path) -> None:
-    table.to_csv(stem.with_suffix(".csv"), index=False)
+    with files.whole(stem.with_suffix(".csv")) as file:
+        table.to_csv(file, index=False)
     write_json(
         stem.with_suffix(".json"),
         [

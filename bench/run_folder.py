@@ -19,6 +19,7 @@ from filelock import FileLock, SoftFileLock, Timeout
 
 from bench.progress import Reporter
 from bench.records import Cell, Record, read_record, write_json
+from quantcore import files
 from quantcore.errors import InputError, writing
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ class RunFolder:
     @classmethod
     def _begun(cls, path: Path, key: str, cells: Sequence[Cell], request: Request) -> RunFolder:
         """A locked folder, with its manifest written and its records read."""
+        for left in filter(files.is_unfinished, path.rglob(".*")):
+            left.unlink(missing_ok=True)  # of a process that was killed: nobody else writes here
         if (path / _MANIFEST).is_file():
             found = _read_manifest(path / _MANIFEST)
             if found.get("key") != key:
@@ -123,13 +126,7 @@ class RunFolder:
                     f"{path} holds another comparison ({_differences(found, request)}); name "
                     "another --out"
                 )
-        done: set[str] = set()
-        for cell in cells:
-            file = path / cell.file_name
-            if file.is_file():
-                record = read_record(file)
-                if record.cell.id == cell.id and record.status == "done":
-                    done.add(cell.id)
+        done = {cell.id for cell in cells if _is_done(path, cell)}
         manifest = {
             "key": key,
             "finished": False,
@@ -141,11 +138,13 @@ class RunFolder:
         return cls(path, manifest, done)
 
     def keep(self, record: Record) -> None:
-        """Write one record.
+        """Write one record; one that is whole is never replaced by one that is not.
 
         Raises:
             InputError: the folder can no longer be written.
         """
+        if record.status != "done" and _is_done(self.path, record.cell):
+            return
         with writing(self.path, _FIX):
             record.write(self.path)
 
@@ -160,6 +159,15 @@ class RunFolder:
             write_json(self.path / _MANIFEST, self._manifest)
 
 
+def _is_done(folder: Path, cell: Cell) -> bool:
+    """Whether a folder has a whole record of a cell."""
+    file = folder / cell.file_name
+    if not file.is_file():
+        return False
+    record = read_record(file)
+    return record.cell.id == cell.id and record.status == "done"
+
+
 def default_names(request: Request) -> Iterator[Path]:
     """Names for a new folder under `RUNS`, by model and time; numbers tell those of one second."""
     name = request.model.rstrip("/").rsplit("/", 1)[-1] or "model"
@@ -171,7 +179,9 @@ def default_names(request: Request) -> Iterator[Path]:
 def _named(out: Path, held: ExitStack, say: Reporter) -> Path:
     """The folder that the user named, locked."""
     strangers = out.is_dir() and not (out / _MANIFEST).is_file()
-    strangers = strangers and any(path.name != _LOCK for path in out.iterdir())
+    strangers = strangers and not all(
+        path.name == _LOCK or files.is_unfinished(path) for path in out.iterdir()
+    )
     if strangers or (out.exists() and not out.is_dir()):
         raise InputError(f"{out} exists and is no comparison; name another --out")
     try:

@@ -27,6 +27,7 @@ from torch.nn import functional
 from kernels import dequant, native
 from kernels.cache import cache_folder
 from kernels.place import Place
+from quantcore import files
 from quantcore.grid import QuantizedWeight, quantize
 from quantcore.scheme import QuantScheme
 
@@ -429,10 +430,7 @@ def _keep(key: str, table: Table) -> None:
             document = found
     document["tables"][key] = table
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{time.time_ns()}")
-        temporary.write_text(json.dumps(document, indent=1), "utf-8")
-        temporary.replace(path)
+        files.write_text(path, json.dumps(document, indent=1))
 
 
 def _measure(key: str, place: Place) -> Table:

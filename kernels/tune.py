@@ -33,6 +33,7 @@ from kernels.triton_w4a16 import (
     own_file,
     shape_key,
 )
+from quantcore import files
 from quantcore.errors import InputError
 from quantcore.grid import quantize
 from quantcore.scheme import QuantScheme
@@ -193,10 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
         import triton
 
         gpu |= {"triton": triton.__version__, "torch": torch.__version__}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}")
-        temporary.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
-        temporary.replace(path)
+        files.write_text(path, json.dumps(document, indent=1) + "\n")
     print(f"{path}: {len(shapes)} shapes in {time.perf_counter() - started:.0f} s")
     return 0
 

@@ -26,7 +26,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bench import gate
 from bench.cli import main
-from quantcore import hub
+from quantcore import files, hub
 from quantcore.errors import InputError
 from tests.bench.conftest import another_process
 
@@ -1081,21 +1081,25 @@ def test_out_that_another_process_writes(
 @pytest.fixture
 def full(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """From now on the disk is full for files of this name: as it is, the error names none."""
-    real = Path.write_text
+    real = files.write_text
 
     def fill(name: str) -> None:
-        def write_text(self: Path, *arguments: Any, **options: Any) -> int:
-            if self.name == name:
+        def write_text(path: Path, text: str) -> None:
+            if path.name != name:
+                return real(path, text)
+            with files.whole(path) as temporary:
+                temporary.write_text(text[: len(text) // 2], "utf-8")
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return real(self, *arguments, **options)
 
-        monkeypatch.setattr(Path, "write_text", write_text)
+        monkeypatch.setattr(files, "write_text", write_text)
 
     return fill
 
 
 @pytest.mark.parametrize(
-    "name", ["comparison.tmp", "unquantized.tmp", "table.md"], ids=["manifest", "record", "table"]
+    "name",
+    ["comparison.json", "unquantized.json", "table.md"],
+    ids=["manifest", "record", "table"],
 )
 def test_a_disk_that_becomes_full(
     full: Callable[[str], None],
@@ -1114,7 +1118,7 @@ def test_a_disk_that_becomes_full(
     assert "No space left on device" in capsys.readouterr().err
     full("")
     assert main([*command, "--out", "out"]) == 0
-    assert not list(Path("out").rglob("*.tmp")) + list(Path("out").glob(".lock"))
+    assert not list(Path("out").rglob(".*"))
 
 
 @pytest.mark.parametrize(
@@ -1143,7 +1147,7 @@ def test_a_disk_that_becomes_full_for_a_baseline(
     made = SimpleNamespace(
         made="", declared={}, request={}, tolerances={}, reruns=(), unquantized=None, quantized=None
     )
-    full("b.tmp")
+    full("b.json")
     with pytest.raises(InputError, match=r"b\.json cannot be written \(No space left"):
         gate.write(made, tmp_path / "b.json", force=False)  # type: ignore[arg-type]
     assert not (tmp_path / "b.json").exists()

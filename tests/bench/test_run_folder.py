@@ -18,12 +18,13 @@ from rich.console import Console
 
 from bench import run_folder
 from bench.progress import Reporter
-from bench.records import Cell
+from bench.records import Cell, read_record
 from bench.request import Request
 from bench.run_folder import InUse, OtherComparison, RunFolder
 from quantcore.errors import InputError
 from tests.bench.conftest import another_process
 
+RECORDS = Path(__file__).parents[2] / "results/reference/embedded/records"
 CELL = Cell(
     model="0" * 64,
     tokenizer="1" * 64,
@@ -160,6 +161,34 @@ class Stopped(datetime):
     @classmethod
     def now(cls, tz: tzinfo | None = None) -> Stopped:
         return cls(2026, 1, 2, 3, 4, 5, tzinfo=tz)
+
+
+LEFT = ".0123456789abcdef.awq-bench.tmp"
+
+
+def test_what_a_killed_process_was_writing_blocks_nobody_and_goes(say: Reporter) -> None:
+    """Killed before its first manifest was whole, or while it wrote a record."""
+    Path("out/records").mkdir(parents=True)
+    for place in (Path("out"), Path("out/records")):
+        (place / LEFT).write_text("{", "utf-8")
+    shutil.rmtree("out/records")
+    begun(say, Path("out"))
+    assert [path.name for path in Path("out").iterdir()] == ["comparison.json"]
+    Path("out/records").mkdir()
+    (Path("out/records") / LEFT).write_text("{", "utf-8")
+    begun(say, Path("out"))
+    assert not list(Path("out/records").iterdir())
+
+
+def test_a_whole_record_is_never_replaced_by_one_that_is_not(say: Reporter) -> None:
+    done = read_record(RECORDS / "unquantized.json")
+    failed = replace(done, status="failed", error="planted", metrics={})
+    with RunFolder.open(Path("out"), [done.cell], Request(), say) as run:
+        run.keep(failed)
+        assert read_record(run.path / done.cell.file_name).status == "failed"
+        run.keep(done)
+        run.keep(failed)
+        assert read_record(run.path / done.cell.file_name) == done
 
 
 def test_two_runs_within_a_second_get_a_folder_each(

@@ -1,0 +1,92 @@
+"""Files that are there whole or not at all, whoever else writes them."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantcore import files
+
+
+@pytest.mark.parametrize("step", ["write", "fsync", "replace"])
+def test_what_fails_leaves_what_was_there_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "a.json"
+    files.write_text(path, "old")
+
+    def fails(*_: Any) -> None:
+        raise OSError("planted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", fails) if step == "write" else patch.setattr(
+            os, step, fails
+        )
+        with pytest.raises(OSError, match="planted"):
+            files.write_text(path, "new")
+    assert path.read_text("utf-8") == "old"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with files.whole(tmp_path / "a") as temporary:
+            temporary.write_text("half", "utf-8")
+            assert files.is_unfinished(temporary)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_a_killed_process_leaves_is_known_as_ours(tmp_path: Path) -> None:
+    with files.whole(tmp_path / "a") as temporary:
+        temporary.write_text("whole", "utf-8")
+    assert not files.is_unfinished(tmp_path / "a")
+    assert not files.is_unfinished(tmp_path / ".hidden")
+    assert not files.is_unfinished(tmp_path / "a.tmp")
+
+
+def test_two_writers_and_a_reader_see_whole_files_only(tmp_path: Path) -> None:
+    """300 writes by two threads: none fails, and no read is torn."""
+    path = tmp_path / "a.json"
+    texts = [json.dumps({"who": who, "fill": [who] * 2000}) for who in range(2)]
+    files.write_text(path, texts[0])
+    errors: list[BaseException] = []
+
+    def write(text: str) -> None:
+        try:
+            for _ in range(150):
+                files.write_text(path, text)
+        except BaseException as error:
+            errors.append(error)
+
+    writers = [threading.Thread(target=write, args=(text,)) for text in texts]
+    for writer in writers:
+        writer.start()
+    reads = 0
+    while any(writer.is_alive() for writer in writers):
+        assert path.read_text("utf-8") in texts
+        reads += 1
+    assert not errors
+    assert reads
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_rights_are_those_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("", "utf-8")
+    files.write_text(tmp_path / "deep" / "er", "")
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "deep/er")]
+    assert modes[0] == modes[1]
+
+
+def test_a_long_name_stays_within_what_the_system_takes(tmp_path: Path) -> None:
+    files.write_text(tmp_path / ("a" * 250), "long")
+    assert os.listdir(tmp_path) == ["a" * 250]
