@@ -16,7 +16,8 @@ from bench import environment, estimate, registry
 from bench.calibration import Calibration
 from bench.measure import Metrics, PartFailed, Suite, ThroughputSuite, reason_of
 from bench.progress import Reporter
-from bench.records import Cell, Record, in_words, refuse_constant, write_json
+from bench.record_check import DIGEST, check_metric, digest, parsed, sealed
+from bench.records import Cell, Record, in_words, write_json
 from kernels import install
 from quantcore import codes
 from quantcore.calibration import BlockWalk, StatsStore, calibrate, stats_bytes
@@ -268,21 +269,29 @@ class Workbench:
                 found.metrics |= one.metrics
                 with writing(self.unfinished, "make room and give rights there"):
                     kept = {"metrics": found.metrics, "seconds": found.seconds}
-                    write_json(self._kept(cell), kept)
+                    write_json(self._kept(cell), sealed(kept))
         return found
 
     def _taken_up(self, cell: Cell) -> _Found:
-        """What an earlier attempt at the cell found; nothing if that is not whole."""
-        try:
-            text = self._kept(cell).read_text("utf-8")
-            kept = json.loads(text, parse_constant=refuse_constant)
-            metrics = {protocol["metric"] for protocol in cell.suites.values()}
-            return _Found(
-                metrics={name: one for name, one in kept["metrics"].items() if name in metrics},
-                seconds=float(kept["seconds"]),
-            )
-        except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+        """What an earlier attempt at the cell found; nothing, and said, if that is not whole."""
+        path = self._kept(cell)
+        if not path.exists():
             return _Found()
+        try:
+            kept = parsed(path.read_text("utf-8"))
+            if not isinstance(kept, dict) or not isinstance(kept.get("metrics"), dict):
+                raise ValueError("it holds no metrics")
+            if kept.get(DIGEST) != digest(kept):
+                raise ValueError("it does not match its own sha256")
+            found = _Found(seconds=float(kept["seconds"]))
+            for protocol in cell.suites.values():
+                if metric := kept["metrics"].get(protocol["metric"]):
+                    check_metric(metric, protocol)
+                    found.metrics[protocol["metric"]] = metric
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            self.say.warn(f"{path} is damaged ({error}): its suites are measured again")
+            return _Found()
+        return found
 
     def _kept(self, cell: Cell) -> Path:
         return self.unfinished / f"{cell.id}.json"
@@ -299,12 +308,16 @@ class Workbench:
         except Exception as error:
             failures = dict.fromkeys(names, reason_of(error))
         for name in names:
-            metric = suite.protocols[name]["metric"]
-            try:
-                json.dumps(metrics.get(metric), allow_nan=False)
-            except ValueError as error:  # what is not finite is a failure too
+            protocol = suite.protocols[name]
+            if (metric := metrics.get(protocol["metric"])) is None:
+                continue
+            try:  # what no record may hold, such as NaN, is a failure too
+                metric = json.loads(json.dumps(metric, allow_nan=False))
+                check_metric(metric, protocol)
+                metrics[protocol["metric"]] = metric
+            except ValueError as error:
                 failures[name] = reason_of(error)
-                del metrics[metric]
+                del metrics[protocol["metric"]]
         self._warn(label, failures)
         return _Found(metrics=metrics, failures=failures, seconds=time.perf_counter() - started)
 

@@ -13,8 +13,6 @@ texts, protocols, method, scheme, calibration. What only decides the numbers ben
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import tolerance
-from bench.records import Cell, Record, record_of, refuse_constant, write_json
+from bench.record_check import DIGEST, digest, parsed, sealed
+from bench.records import Cell, Record, record_of, write_json
 from bench.task_tables import none_fits, task_suites, valued
 from bench.tolerance import Decision, Spread
 from quantcore.errors import InputError, writing
@@ -579,14 +578,12 @@ def write(baseline: Baseline, path: Path, *, force: bool) -> None:
         )
     document = _document(baseline)
     with writing(path, "make room and give rights there, or name another file"):
-        write_json(path, {"sha256": _digest(document), **document})
+        write_json(path, sealed(document))
 
 
 def _document(baseline: Baseline) -> dict[str, Any]:
     def record(one: Record | None) -> dict[str, Any] | None:
-        if one is None:
-            return None
-        return {"cell_id": one.cell.id, **asdict(one), "cell": one.cell.document()}
+        return None if one is None else one.document()
 
     return {
         "baseline_version": VERSION,
@@ -600,11 +597,6 @@ def _document(baseline: Baseline) -> dict[str, Any]:
     }
 
 
-def _digest(document: Mapping[str, Any]) -> str:
-    text = json.dumps(document, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def read(path: Path) -> Baseline:
     """Read a baseline.
 
@@ -614,7 +606,7 @@ def read(path: Path) -> Baseline:
     anew = "make it anew with `awq-bench baseline`"
     none = "name files that it wrote, or a folder that holds nothing else"
     try:
-        document = json.loads(path.read_text("utf-8"), parse_constant=refuse_constant)
+        document = parsed(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(
             f"--baseline {path} cannot be read ({error.strerror}); name a file that `awq-bench "
@@ -632,8 +624,7 @@ def read(path: Path) -> Baseline:
         raise InputError(
             f"--baseline {path} has version {version}, and this program reads {VERSION}; {anew}"
         )
-    claimed = document.pop("sha256", None)
-    if claimed != _digest(document):
+    if document.pop(DIGEST, None) != digest(document):
         raise InputError(
             f"--baseline {path} does not match its own sha256: it was edited by hand or damaged. "
             f"Tolerances are changed with `awq-bench rebaseline`; otherwise {anew}"

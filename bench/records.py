@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
 from bench import record_check
 from quantcore import files
-
 from quantcore.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -105,17 +104,23 @@ class Record:
         """All that failed in one line; empty if nothing did."""
         return self.error or in_words(self.failures)
 
+    def document(self) -> dict[str, Any]:
+        """As JSON holds it; what was not there before version 0.2 is left out where empty."""
+        document = {"cell_id": self.cell.id, **asdict(self), "cell": self.cell.document()}
+        return _without_empty(document)
+
     def write(self, folder: Path) -> None:
         """Write atomically; non-finite numbers are refused.
 
         Raises:
             ValueError: a number is NaN or infinite.
         """
-        document = {"cell_id": self.cell.id, **asdict(self), "cell": self.cell.document()}
-        for name in ("failures", "notices"):  # not there before version 0.2
-            if not document[name]:
-                del document[name]
-        write_json(folder / self.cell.file_name, document)
+        document = self.document()
+        write_json(folder / self.cell.file_name, record_check.sealed(document))
+
+
+def _without_empty(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in document.items() if k not in ("failures", "notices") or v}
 
 
 def in_words(failures: Mapping[str, str]) -> str:
@@ -139,14 +144,23 @@ def read_record(path: Path) -> Record:
     """
     fix = "remove it, or name another --out"
     try:
-        document = json.loads(path.read_text("utf-8"), parse_constant=refuse_constant)
+        document = record_check.parsed(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); {fix}") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not a record of this program ({error!r}); {fix}") from error
-    return record_of(document, where=str(path), fix=fix)
+        raise InputError(f"{path} is not a record of this program ({error}); {fix}") from error
+    claimed = document.pop(record_check.DIGEST, None) if isinstance(document, dict) else None
+    record = record_of(document, where=str(path), fix=fix)
+    if claimed != record_check.digest(document):
+        raise InputError(
+            f"{path} does not match its own sha256: it was edited by hand, damaged, or written "
+            f"before version 0.2; {fix}"
+        )
+    return record
 
 
 def record_of(document: dict[str, Any], *, where: str, fix: str) -> Record:
-    """A record of its document, which is used up.
+    """A record of its document.
 
     Args:
         document: as `Record.write` writes it.
@@ -156,20 +170,22 @@ def record_of(document: dict[str, Any], *, where: str, fix: str) -> Record:
     Raises:
         InputError: damaged, edited, or of another version.
     """
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version is not None and version != SCHEMA_VERSION:
+        raise InputError(
+            f"{where} has record version {version}, this program {SCHEMA_VERSION}; {fix}"
+        )
     try:
-        version = document.pop("schema_version")
-        if version != SCHEMA_VERSION:
-            raise InputError(
-                f"{where} has record version {version}, this program {SCHEMA_VERSION}; {fix}"
-            )
-        claimed = document.pop("cell_id")
-        cell = document.pop("cell")
-        cell["exclude"] = tuple(cell["exclude"])
-        record = Record(cell=Cell(**cell), **document)
-        if record.status not in ("done", "partial", "failed"):
-            raise ValueError(f"its status is {record.status!r}, not 'done', 'partial' or 'failed'")
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{where} is not a record of this program ({error!r}); {fix}") from error
-    if record.cell.id != claimed:
-        raise InputError(f"{where}: the cell does not match its id {claimed}; it was edited; {fix}")
+        if isinstance(document, dict):  # baselines held empty ones for a time
+            document = _without_empty(document)
+        record_check.check(document)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is not a record of this program ({error}); {fix}") from error
+    content = {k: v for k, v in document.items() if k not in ("schema_version", "cell_id", "cell")}
+    cell = Cell(**{**document["cell"], "exclude": tuple(document["cell"]["exclude"])})
+    record = Record(cell=cell, **content)
+    if cell.id != document["cell_id"]:
+        raise InputError(
+            f"{where}: the cell does not match its id {document['cell_id']}; it was edited; {fix}"
+        )
     return record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 from dataclasses import replace
@@ -12,12 +13,15 @@ from typing import Any
 
 import jsonschema
 import pytest
+from rich.console import Console
 
 from bench import cell, cli, gate, report, tables
 from bench.cell import label_of
-from bench.compare import begin, compare
+from bench.compare import Outcome, begin, compare
 from bench.measure import PartFailed, TasksSuite, TextSuite, ThroughputSuite
 from bench.pair import open_cell, pair
+from bench.progress import Reporter
+from bench.record_check import sealed
 from bench.records import Record, read_record
 from bench.request import Request
 from quantcore.errors import Unwritable
@@ -201,19 +205,32 @@ def test_what_cannot_be_kept_meanwhile_ends_the_run(
     assert not list((tmp_path / "run").glob("records/*"))
 
 
+FORGED = {"value": 1.0, "windows": 1, "of_windows": 1, "text_tokens": 32, "window_nll": [0.0]}
+
+
 @pytest.mark.parametrize(
-    "content", ["{", "[]", "{}", '{"metrics": 1, "seconds": 2}', '{"metrics": {"a": NaN}}']
+    "content",
+    [
+        *("{", "[]", "{}", '{"metrics": 1, "seconds": 2}', '{"metrics": {"a": NaN}}'),
+        json.dumps(sealed({"metrics": 1, "seconds": 2})),
+        json.dumps(sealed({"metrics": {"evaluation_ppl_32": FORGED}, "seconds": 2.0})),
+    ],
 )
-def test_what_was_kept_and_is_not_whole_is_measured_again(
-    request_: Request, tmp_path: Path, content: str
+def test_what_was_kept_and_no_suite_found_is_measured_again(
+    request_: Request, compared: Outcome, tmp_path: Path, content: str
 ) -> None:
     request = replace(request_, suites=("perplexity",))
-    with begin(request, out=tmp_path / "run") as comparison:
-        for planned, _, _ in comparison.plan:
-            kept = tmp_path / "run" / "unfinished" / f"{planned.id}.json"
-            kept.parent.mkdir(exist_ok=True)
-            kept.write_text(content, "utf-8")
-        assert comparison.measure(comparison.plan[0]).status == "done"
+    said = io.StringIO()
+    say = Reporter(Console(file=said, width=200))
+    with begin(request, out=tmp_path / "run", reporter=say) as comparison:
+        planned = comparison.plan[0][0]
+        kept = tmp_path / "run" / "unfinished" / f"{planned.id}.json"
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_text(content, "utf-8")
+        record = comparison.measure(comparison.plan[0])
+    name = planned.suites["perplexity"]["metric"]
+    assert record.metrics[name] == compared.records[0].metrics[name]
+    assert f"{kept.name} is damaged" in said.getvalue().replace("\n", "")
 
 
 def test_a_cell_that_failed_in_part_is_tried_once(

@@ -75,7 +75,7 @@ def test_fresh_records_are_valid(
 @pytest.mark.parametrize(
     ("kind", "described", "extra"),
     [
-        (Record, SCHEMA, {"cell_id"}),
+        (Record, SCHEMA, {"cell_id", "sha256"}),
         (Cell, SCHEMA["$defs"]["cell"], set()),
     ],
     ids=["record", "cell"],
