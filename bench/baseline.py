@@ -198,6 +198,7 @@ class QuantizedFolder:
         return Cell(
             model=self.loaded.weights_sha256,
             tokenizer=self.loaded.tokenizer_sha256,
+            configuration=self.loaded.configuration_sha256,
             method=None,
             method_settings={},
             scheme=None,
@@ -275,6 +276,7 @@ def opened(
     declaration = _declared_in(loaded.folder if source is None else resolve(request.model))
     if source is not None:
         declaration["source"] = loaded.weights_sha256
+        declaration["configuration"] = loaded.configuration_sha256
     yield QuantizedFolder(
         request=request,
         source=source,
@@ -299,6 +301,7 @@ def _declared_in(folder: Path) -> dict[str, Any]:
         try:
             return {
                 "source": manifest["source"]["weights_sha256"],
+                "configuration": manifest["source"].get("configuration_sha256"),
                 "method": manifest["method"],
                 "scheme": manifest["scheme"],
                 "calibration": _without_draw(manifest["calibration"]),
@@ -314,6 +317,7 @@ def _declared_in(folder: Path) -> dict[str, Any]:
     own = own if isinstance(own, dict) else {}
     return {
         "source": f"not named; {', '.join(f'{name} {config.get(name)}' for name in sizes)}",
+        "configuration": None,
         "method": own.get("quant_method"),
         "scheme": {k: own[k] for k in ("bits", "w_bit", "group_size", "q_group_size") if k in own}
         or None,

@@ -171,6 +171,7 @@ def begin(
         return Cell(
             model=loaded.weights_sha256,
             tokenizer=loaded.tokenizer_sha256,
+            configuration=loaded.configuration_sha256,
             method=None if method is None else method.name,
             method_settings={} if method is None else method.settings(),
             scheme=None if scheme is None else scheme.name,

@@ -247,6 +247,9 @@ def parsed_tolerance(name: str, text: str) -> float:
     return math.log1p(number) if name == "perplexity" else number
 
 
+_CONFIGURATION = "source configuration"
+
+
 def key_of(record: Record, declared: Mapping[str, Any]) -> dict[str, Any]:
     """What was declared, and by what protocol it was measured."""
     cell = record.cell
@@ -262,6 +265,7 @@ def key_of(record: Record, declared: Mapping[str, Any]) -> dict[str, Any]:
 def _declaration(declared: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "source weights": declared["source"],
+        _CONFIGURATION: declared.get("configuration"),
         "method": declared["method"],
         "scheme": declared["scheme"],
         "calibration": declared["calibration"],
@@ -285,6 +289,7 @@ def declared_of(cell: Cell) -> dict[str, Any]:
         calibration = {k: v for k, v in cell.calibration.items() if k != "sha256"}
     return {
         "source": cell.model,
+        "configuration": cell.configuration,
         "method": cell.method,
         "scheme": cell.scheme,
         "calibration": calibration,
@@ -507,11 +512,14 @@ def differing_declaration(
 
 
 def _differing(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    return {
+    differing = {
         name: (wanted.get(name), found.get(name))
         for name in dict.fromkeys((*wanted, *found))
         if wanted.get(name) != found.get(name)
     }
+    if None in differing.get(_CONFIGURATION, ()):  # it was not looked at before version 0.2
+        del differing[_CONFIGURATION]
+    return differing
 
 
 def gates_of(names: Iterable[str]) -> int:

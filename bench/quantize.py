@@ -44,6 +44,8 @@ def quantize(
     chosen, parsed = registry.method(method), QuantScheme.parse(scheme)
     WholeFolder(out)  # refuses an occupied folder before any work
     loaded = open_model(request)
+    weights = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
+    WholeFolder(out, need_bytes=weights)  # and one for which there is no room
     structure = discover(loaded.model, exclude=request.exclude)
     structure.check_scheme(parsed)
     for notice in structure.notices:
@@ -62,7 +64,11 @@ def quantize(
             say, label, structure, chosen, parsed, walk=walk, keep=keeper.keep
         )
     manifest = {
-        "source": {"weights_sha256": loaded.weights_sha256, "name": loaded.folder.name},
+        "source": {
+            "weights_sha256": loaded.weights_sha256,
+            "configuration_sha256": loaded.configuration_sha256,
+            "name": loaded.folder.name,
+        },
         "method": chosen.name,
         "method_settings": chosen.settings(),
         "scheme": parsed.name,

@@ -38,13 +38,16 @@ class Cell:
     seed: int
     backend: str | None = None
     """What runs the quantized linears, as asked for; None: exactly the dequantized weights."""
+    configuration: str | None = None
+    """What else decides the model's outputs, see `quantcore.checkpoint.configuration_of`; None:
+    of before version 0.2."""
     exclude_version: int | None = None
     """By which rule patterns match, `quantcore.exclusion.VERSION`; None: there are none."""
 
     def document(self) -> dict[str, Any]:
         """As a record holds it; what was not there before version 0.2 is left out where unused."""
         document = asdict(self)
-        for name in ("backend", "exclude_version"):
+        for name in ("backend", "configuration", "exclude_version"):
             if document[name] is None:
                 del document[name]
         return document

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -14,10 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from quantcore.errors import InputError, writing
+from quantcore import files
+from quantcore.errors import InputError, Unwritable, writing
 from quantcore.hub import use_cache_if_unreachable
 
 if TYPE_CHECKING:
@@ -27,8 +31,18 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
 MANIFEST = "awq_bench.json"
 """What `save_hf` leaves in a folder: method, scheme, source."""
+_LOCK, _UNFINISHED = ".lock", ".awq-bench.tmp"
 _FIX = "make room and give rights there, or name another --out"
-_INDEX = "model.safetensors.index.json"
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_MOST = {"num_hidden_layers": 2_000, "num_labels": 100_000}
+"""What no language model has more of; a configuration builds as many before weights are read."""
+_TOO_LARGE = 2.0  # times the weights that a folder holds: no tied or converted ones explain more
+_OTHERWISE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype")
+"""Of a configuration, what decides no output, or is part of a cell by itself."""
+_TOKENIZER_SETTINGS = (
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    "chat_template.json",
+)  # fmt: skip
 _BLOCK = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 
 
@@ -42,9 +56,11 @@ class LoadedModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     weights_sha256: str
-    """Over the safetensors files, in the order of their names."""
+    """Over the safetensors files that were loaded, in the order of their names."""
     tokenizer_sha256: str
     """Over the tokenizer's files."""
+    configuration_sha256: str
+    """Over what else decides its outputs: see `configuration_of`."""
     item_bytes: int
     """Bytes of a number as the checkpoint stores it, whatever it runs in."""
 
@@ -114,6 +130,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
             "that has it"
         )
     config = _read_json(config_path)
+    _check_sizes(config, config_path)
     quantization = config.get("quantization_config")
     if quantization:
         named = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
@@ -122,8 +139,10 @@ def check_folder(folder: Path) -> dict[str, Any]:
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
         if str(config.get("model_type")) not in CONFIG_MAPPING:
+            wanted = config["auto_map"]
+            named = ", ".join(sorted(wanted)) if isinstance(wanted, dict) else str(wanted)[:60]
             raise InputError(
-                f"{folder} asks for remote code ({', '.join(sorted(config['auto_map']))}), "
+                f"{folder} asks for remote code ({named}), "
                 f"which is never run here; model type {config.get('model_type')!r} must be one "
                 "that Transformers itself knows: convert the model to such a class"
             )
@@ -161,7 +180,12 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         InputError: there are none, or some are missing.
     """
-    index = folder / _INDEX
+    index, single = folder / _INDEX, folder / _SINGLE
+    if index.is_file() and single.is_file():
+        raise InputError(
+            f"{folder} has both {_SINGLE} and {_INDEX}, which may be two models: only the first "
+            "would be loaded; remove the one that is not meant"
+        )
     if index.is_file():
         weight_map = _read_json(index).get("weight_map")
         names = weight_map.values() if isinstance(weight_map, dict) else []
@@ -170,14 +194,20 @@ def weight_files(folder: Path) -> list[Path]:
                 f"{index} is no weight index: its weight_map must name a file for every weight, "
                 f"and is {str(weight_map)[:60]}; download it again"
             )
+        strange = sorted({n for n in names if Path(n).name != n or not n.endswith(".safetensors")})
+        if strange:
+            raise InputError(
+                f"{index} names {strange[0]!r}: weights are .safetensors files in the folder "
+                "itself, and nothing else is loaded; convert them, or download it again"
+            )
         missing = sorted({name for name in names if not (folder / name).is_file()})
         if missing:
             raise InputError(
                 f"{folder} lacks {', '.join(missing)}, named in {_INDEX}; download it again"
             )
         return [folder / name for name in sorted(set(names))]
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
+    if single.is_file():
+        return [single]
     pickles = sorted(p.name for pattern in _PICKLES for p in folder.glob(pattern))
     if pickles:
         raise InputError(
@@ -185,9 +215,7 @@ def weight_files(folder: Path) -> list[Path]:
             "code when loaded and are refused; convert them to safetensors "
             "(`save_pretrained` of a current Transformers writes it)"
         )
-    raise InputError(
-        f"{folder} has no weights: expected model.safetensors or {_INDEX}; download it again"
-    )
+    raise InputError(f"{folder} has no weights: expected {_SINGLE} or {_INDEX}; download it again")
 
 
 def load(
@@ -207,7 +235,11 @@ def load(
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    check_folder(folder)
+    config = check_folder(folder)
+    paths = weight_files(folder)
+    before = _states(paths)
+    weights = sha256_of(paths)
+    _check_described_size(config, paths, folder)
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -236,6 +268,10 @@ def load(
         raise InputError(
             f"{folder}: {len(missing)} weights are missing, first {missing[0]}; download it again"
         )
+    if _states(paths) != before:
+        raise InputError(
+            f"{folder} was changed while it was loaded; run again when nobody writes it"
+        )
     _refuse_unused_blocks(info["unexpected_keys"], model, folder)
     _check_finite(model, folder)
     try:
@@ -253,10 +289,82 @@ def load(
         folder=folder,
         model=model,
         tokenizer=tokenizer,
-        weights_sha256=sha256_of(weight_files(folder)),
+        weights_sha256=weights,
         tokenizer_sha256=sha256_of(tokenizer_files(folder)),
-        item_bytes=_item_bytes(weight_files(folder)[0]),
+        configuration_sha256=configuration_of(folder),
+        item_bytes=_item_bytes(paths[0]),
     )
+
+
+def configuration_of(folder: Path) -> str:
+    """The sha256 over config.json and the tokenizer's settings.
+
+    The same weights with another rotary base, another template or another token in front are
+    another model. What programs write of themselves does not count, nor the order of keys.
+
+    Raises:
+        InputError: config.json cannot be read.
+    """
+    config = {k: v for k, v in _read_json(folder / "config.json").items() if k not in _OTHERWISE}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name in _TOKENIZER_SETTINGS:
+        if (folder / name).is_file():
+            digest.update(name.encode() + (folder / name).read_bytes())
+    return digest.hexdigest()
+
+
+def _states(paths: list[Path]) -> list[tuple[int, int, int]]:
+    """What changes when a file is written or replaced."""
+    stats = [path.stat() for path in paths]
+    return [(one.st_ino, one.st_size, one.st_mtime_ns) for one in stats]
+
+
+def _check_sizes(config: dict[str, Any], path: Path) -> None:
+    """Refuse what would take minutes or gigabytes before anything is compared with the weights."""
+    for part in (config, *(one for one in config.values() if isinstance(one, dict))):
+        for name, most in _MOST.items():
+            value = part.get(name)
+            if isinstance(value, int) and value > most:
+                raise InputError(
+                    f"{path}: {name} is {value}, and no language model has more than {most}; "
+                    "mend it, or download it again"
+                )
+        for name in ("dtype", "torch_dtype"):
+            value = part.get(name)
+            known = isinstance(value, str) and isinstance(getattr(torch, value, None), torch.dtype)
+            if value not in (None, "auto") and not known:
+                raise InputError(
+                    f"{path}: {name} is {str(value)[:60]!r}, which is no dtype of PyTorch, such as "
+                    "float32 or bfloat16; mend it, or download it again"
+                )
+
+
+def _check_described_size(config: dict[str, Any], paths: list[Path], folder: Path) -> None:
+    """Refuse a configuration of a far larger model than the weights are, before it is built.
+
+    What is missing from a folder would be made up, and only then found to be missing.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    held = 0
+    for path in paths:
+        with safe_open(path, framework="pt") as file:
+            keys = file.keys()
+            held += sum(math.prod(file.get_slice(key).get_shape()) for key in keys)
+    try:
+        described = AutoConfig.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(described, trust_remote_code=False)
+    except Exception:  # `load` meets it again, and says it
+        return
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if count > _TOO_LARGE * held:
+        raise InputError(
+            f"{folder}: config.json describes a {config.get('model_type')} of {count:,} "
+            f"parameters, and the weights hold {held:,}; download it again, or mend config.json"
+        )
 
 
 def _item_bytes(path: Path) -> int:
@@ -313,39 +421,81 @@ def sha256_of(paths: list[Path]) -> str:
 class WholeFolder:
     """``with WholeFolder(out) as tmp``: write into ``tmp``; it becomes ``out`` if all went well.
 
+    ``tmp`` lies beside ``out`` and is locked: what a process leaves that is killed meanwhile goes
+    when the next one writes the same ``out``.
+
     Raises:
         InputError: ``out`` exists and is not an empty folder; or it cannot be written.
     """
 
-    def __init__(self, out: Path) -> None:
-        """Check that ``out`` is free."""
+    def __init__(self, out: Path, *, need_bytes: int = 0) -> None:
+        """Check that ``out`` is free, and that there is room for so many bytes."""
+        if out.is_symlink() and not out.exists():
+            raise InputError(f"--out {out} is a link that leads nowhere; name another, or mend it")
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(f"{out} exists and is not empty; name another --out, or remove it")
-        place = next((p for p in out.absolute().parents if p.exists()), Path("/"))
+        resolved = out.resolve()
+        if resolved == Path.cwd():
+            raise InputError(f"--out {out} is the folder that you are in; name another --out")
+        place = next((p for p in resolved.parents if p.exists()), Path("/"))
         if not place.is_dir() or not os.access(place, os.W_OK):
             raise InputError(f"--out {out} cannot be written below {place}; name another --out")
-        self._out = out
+        free = shutil.disk_usage(place).free
+        if need_bytes > free:
+            raise InputError(
+                f"--out {out} takes about {need_bytes / 2**20:,.0f} MiB, and {free / 2**20:,.0f} "
+                f"MiB are free at {place}; {_FIX}"
+            )
+        self._asked, self._out = out, resolved
+        self._lock: FileLock | None = None
 
     def __enter__(self) -> Path:
         """A folder beside ``out``, on the same file system."""
-        place = self._out.parent
-        with writing(f"--out {self._out}", _FIX):
+        place, begin = self._out.parent, f".{self._out.name[:100]}."
+        with writing(f"--out {self._asked}", _FIX):
             place.mkdir(parents=True, exist_ok=True)
-            self._temporary = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.", dir=place))
+            for left in place.glob(f"{glob.escape(begin)}*{_UNFINISHED}"):
+                _sweep(left)
+            folder = tempfile.mkdtemp(prefix=begin, suffix=_UNFINISHED, dir=place)
+            self._temporary = Path(folder)
+            self._lock = FileLock(self._temporary / _LOCK, timeout=0)
+            self._lock.acquire()
         self._temporary.chmod(0o755)
         return self._temporary
 
     def __exit__(self, kind: object, value: object, traceback: object) -> None:
         """Rename into place, or remove what was begun."""
-        if kind is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            refused = isinstance(value, OSError | SafetensorError)
-            if refused and not isinstance(value, FileNotFoundError):  # see `writing`
-                raise InputError(f"--out {self._out} cannot be written ({value}); {_FIX}")
-            return
-        if self._out.is_dir():
-            self._out.rmdir()
-        os.replace(self._temporary, self._out)
+        assert self._lock is not None, "it was entered"
+        try:
+            if kind is not None:
+                shutil.rmtree(self._temporary, ignore_errors=True)
+                refused = isinstance(value, OSError | SafetensorError)
+                if refused and not isinstance(value, FileNotFoundError):  # see `writing`
+                    raise Unwritable(f"--out {self._asked} cannot be written ({value}); {_FIX}")
+                return
+            with writing(f"--out {self._asked}", _FIX):
+                (self._temporary / _LOCK).unlink()
+                for path in self._temporary.rglob("*"):
+                    files.sync(path)
+                if self._out.is_dir():
+                    self._out.rmdir()
+                os.replace(self._temporary, self._out)
+                files.sync(self._out.parent)
+        finally:
+            self._lock.release()
+
+
+def _sweep(left: Path) -> None:
+    """Remove what a killed process was writing; one that lives holds its lock."""
+    lock = FileLock(left / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except (Timeout, OSError):
+        return
+    try:
+        shutil.rmtree(left, ignore_errors=True)
+    finally:
+        lock.release()
 
 
 def save_hf(

@@ -864,6 +864,7 @@ def other_tokens(folder: Path) -> None:
 
 
 def index_not_utf8(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_bytes(b'{"weight_map": "\xe9"}')
 
 
@@ -901,6 +902,24 @@ MODELS = {
         "never run",
         "model type 'mine' must be one that Transformers itself knows",
     ),
+    "remote-code-oddly": Case(
+        edit_config(model_type="mine", auto_map=5),
+        *("remote code (5)", "never run", "model type 'mine' must be one"),
+    ),
+    "blocks-without-end": Case(
+        edit_config(num_hidden_layers=10**6),
+        *("num_hidden_layers is 1000000", "no language model has more than", "mend it"),
+    ),
+    "labels-without-end": Case(
+        edit_config(num_labels=10**9), "num_labels is 1000000000", "no language model", "mend it"
+    ),
+    "wider-than-the-weights": Case(
+        edit_config(intermediate_size=10**7),
+        *("describes a llama of", "parameters, and the weights hold", "mend config.json"),
+    ),
+    "no-dtype": Case(
+        edit_config(dtype="float7"), "dtype is 'float7'", "no dtype of PyTorch", "bfloat16"
+    ),
     "quantized": Case(
         edit_config(quantization_config={"quant_method": "gptq", "bits": 4}),
         *("already quantized (gptq)", "already quantized", "give the unquantized model"),
@@ -917,6 +936,21 @@ MODELS = {
         index({"metadata": {}, "weight_map": SHARDS}),
         *("model-2-of-2.safetensors", "named in model.safetensors.index.json", FETCH_AGAIN),
     ),
+    "index-and-single-file": Case(
+        put("model.safetensors.index.json", {"metadata": {}, "weight_map": SHARDS}),
+        *("both model.safetensors and", "may be two models", "remove the one"),
+    ),
+    **{
+        f"index-names-{kind}": Case(
+            index({"metadata": {}, "weight_map": {WEIGHT: name}}),
+            *(f"names '{name}'", "files in the folder itself", "convert|download"),
+        )
+        for kind, name in (
+            ("above", "../model.safetensors"),
+            ("absolute", "/etc/model.safetensors"),
+            ("pickle", "pytorch_model.bin"),
+        )
+    },
     "index-without-map": Case(index({"metadata": {}}), "index.json", "is ", FETCH_AGAIN),
     "index-a-list": Case(index([1]), "index.json", "is ", FETCH_AGAIN),
     "index-map-a-list": Case(index({"weight_map": [1]}), "index.json", "is ", FETCH_AGAIN),
@@ -1215,6 +1249,28 @@ def test_out_on_a_full_disk(compare: Refused, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("bench.environment.total_memory_bytes", lambda: 1)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(2, 1, 1))
     compare(value="0.0 MiB are free", rule="on disk", fix="choose an --out with more room")
+
+
+def test_quantize_into_the_folder_that_one_is_in(
+    quantize: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    printed = quantize("--out", ".", value="--out .", rule="that you are in", fix="another --out")
+    assert len(printed.splitlines()) == 1  # before any work
+
+
+def test_quantize_onto_a_link_that_leads_nowhere(quantize: Refused, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("gone")
+    printed = quantize("--out", "link", value="link", rule="leads nowhere", fix="another|mend")
+    assert len(printed.splitlines()) == 1
+
+
+def test_quantize_without_room(quantize: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", ["total", "used", "free"])
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(2**20, 2**20 - 1, 1))
+    printed = quantize(value="0 MiB are free", rule="--out out takes about", fix="make room")
+    assert "quantize " not in printed  # before any work
 
 
 @pytest.mark.parametrize("occupant", ["folder", "file"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from bench.progress import quiet
 from bench.quantize import quantize
 from bench.records import read_record
 from bench.request import Request, build_calibration, open_model
+from bench.run_folder import OtherComparison
 from quantcore import exclusion
 from quantcore.errors import InputError
 from quantcore.quantize import quantize_model
@@ -364,6 +366,21 @@ def test_patterns_of_linears_are_of_a_cell_with_the_rule_by_which_they_match(
     assert "exclude_version" not in before.document()
     assert before.id != quantized.cell.id
     assert gate.declared_of(before) != gate.declared_of(quantized.cell)
+
+
+def test_the_same_weights_with_another_configuration_are_another_comparison(
+    request_for: Request, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(request_for.model, tmp_path / "model"))
+    request = replace(request_for, model=str(model), methods=(), schemes=())
+    before = compare.compare(request, out=tmp_path / "run").records[0]
+    config = json.loads((model / "config.json").read_text("utf-8"))
+    (model / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.1}), "utf-8")
+    with pytest.raises(OtherComparison):
+        compare.compare(request, out=tmp_path / "run")
+    after = compare.compare(request, out=tmp_path / "other").records[0]
+    assert after.cell.model == before.cell.model
+    assert after.metrics != before.metrics
 
 
 def test_statistics_go_to_disk_when_memory_is_short(

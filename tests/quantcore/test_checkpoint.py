@@ -1,0 +1,148 @@
+"""Model folders: what was loaded is what was hashed, and what is written is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from quantcore import checkpoint
+from quantcore.checkpoint import WholeFolder
+from quantcore.errors import InputError, Unwritable
+from tests.conftest import tiny_model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    place = tmp_path / "model"
+    tiny_model("llama").save_pretrained(place)
+    return place
+
+
+def test_weights_that_are_replaced_while_they_are_loaded_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the hash of one model would stand under the figures of another."""
+    load = AutoModelForCausalLM.from_pretrained
+
+    def replaced(*arguments: Any, **options: Any) -> Any:
+        weights = {k: v.clone() for k, v in load_file(folder / "model.safetensors").items()}
+        save_file(weights, folder / "new", metadata={"format": "pt"})
+        os.replace(folder / "new", folder / "model.safetensors")
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", replaced)
+    with pytest.raises(InputError, match="was changed while it was loaded; run again"):
+        checkpoint.load("m", folder=folder, dtype=None, device=torch.device("cpu"))
+
+
+def edited(folder: Path, name: str, change: Callable[[dict[str, Any]], Any]) -> None:
+    path = folder / name
+    document = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    change(document)
+    path.write_text(json.dumps(document, indent=7), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.json", lambda config: config.update(rms_norm_eps=1e-3)),
+        ("config.json", lambda config: config.update(rope_parameters={"rope_theta": 5.0})),
+        ("tokenizer_config.json", lambda config: config.update(add_bos_token=True)),
+        ("chat_template.json", lambda config: config.update(chat_template="{{ messages }}")),
+    ],
+)
+def test_what_decides_the_outputs_beside_the_weights_is_another_configuration(
+    folder: Path, name: str, change: Callable[[dict[str, Any]], Any]
+) -> None:
+    before = checkpoint.configuration_of(folder)
+    edited(folder, "config.json", lambda config: config.update(transformers_version="9"))
+    edited(folder, "config.json", lambda config: config.update(_name_or_path="elsewhere"))
+    assert checkpoint.configuration_of(folder) == before
+    edited(folder, name, change)
+    assert checkpoint.configuration_of(folder) != before
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    def broken() -> None:
+        with WholeFolder(tmp_path / "out") as place:
+            (place / "half").write_text("half", "utf-8")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken()
+    assert not list(tmp_path.iterdir())
+    with WholeFolder(tmp_path / "out") as place:
+        (place / "whole").write_text("whole", "utf-8")
+        assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["whole"]
+
+
+def test_a_link_to_an_empty_folder_is_written_through(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with WholeFolder(tmp_path / "link") as place:
+        (place / "whole").write_text("whole", "utf-8")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "whole").is_file()
+
+
+def test_a_disk_that_fills_up_is_told_by_the_name_that_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        with WholeFolder(tmp_path / "out"):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(Unwritable, match=r"--out .*out cannot be written \(.*No space left"):
+        full()
+    assert not list(tmp_path.iterdir())
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from quantcore.checkpoint import WholeFolder
+
+with WholeFolder(Path(sys.argv[1])) as place:
+    (place / "half").write_text("half", "utf-8")
+    print(place, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_leaves_is_swept_and_what_one_writes_is_not(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    root = str(Path(__file__).parents[2])
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(out)],
+        env={**os.environ, "PYTHONPATH": root},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        left = Path(process.stdout.readline().strip())
+        assert left.is_dir()
+        with WholeFolder(out) as place:
+            assert left.is_dir(), "a process that lives is writing it"
+            (place / "whole").write_text("whole", "utf-8")
+        process.kill()
+    assert left.is_dir(), "killed: it could not remove it"
+    shutil.rmtree(out)
+    stranger = tmp_path / ".out.mine"
+    stranger.mkdir()
+    with WholeFolder(out) as place:
+        assert not left.exists()
+        (place / "whole").write_text("whole", "utf-8")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.mine", "out"]
