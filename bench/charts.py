@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import escape
 from bench.statistics import Interval
 from bench.tables import Row
 from bench.task_tables import Result
@@ -67,8 +68,10 @@ def perplexity_bars(table: Sequence[Row], scheme: str, folder: Path) -> list[Pat
     axes.axhline(0, color="#333", linewidth=0.8)
     axes.set_ylabel(f"perplexity above {base.label}, %")
     axes.set_title(
-        f"{base.record.model_name}, {scheme.replace('int', 'INT')}: "
-        f"{base.metric}  ({base.label} {base.value:.3f})",
+        escape.chart(
+            f"{base.record.model_name}, {scheme.replace('int', 'INT')}: "
+            f"{base.metric}  ({base.label} {base.value:.3f})"
+        ),
         fontsize=11.5,
         loc="left",
     )
@@ -131,11 +134,13 @@ def task_changes(found: Sequence[Result], scheme: str, folder: Path) -> list[Pat
     for number in range(1, len(suites)):
         axes.axhline(number - 0.5, color="#e3e6ea", linewidth=0.8)
     axes.axvline(0, color="#333", linewidth=0.8)
-    axes.set_yticks(range(len(suites)), suites, fontsize=10.5)
+    axes.set_yticks(range(len(suites)), list(map(escape.chart, suites)), fontsize=10.5)
     axes.set_ylim(len(suites) - 0.5, -0.5)
     axes.set_xlabel("change of accuracy, points (full dot: more than chance; lines: paired 95 %)")
     axes.set_title(
-        f"{drawn[0].record.model_name}, {scheme.replace('int', 'INT')}: what tasks lose",
+        escape.chart(
+            f"{drawn[0].record.model_name}, {scheme.replace('int', 'INT')}: what tasks lose"
+        ),
         fontsize=11.5,
         loc="left",
     )
@@ -202,7 +207,7 @@ def speed_up(found: Sequence[Speed], folder: Path) -> list[Path]:
     panels[0][0].set_ylim(bottom=0)
     base = found[0].record
     panels[0][0].set_ylabel(f"speed over {base.cell.dtype}")
-    figure.suptitle(base.model_name, fontsize=11, x=0.01, ha="left")
+    figure.suptitle(escape.chart(base.model_name), fontsize=11, x=0.01, ha="left")
     paths = [folder / f"throughput.{kind}" for kind in ("png", "svg")]
     for path in paths:
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)

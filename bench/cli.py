@@ -12,14 +12,12 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
-from rich.text import Text
 
-from bench import processors
+from bench import escape, processors
 from bench.progress import Reporter
 from quantcore.errors import InputError, nearest
 from quantcore.versions import untried
@@ -245,8 +243,15 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 
+class _Parser(argparse.ArgumentParser):
+    """What was typed comes back in its errors."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(escape.line(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="awq-bench",
         usage="awq-bench COMMAND [options]",
         description=_filled(
@@ -293,7 +298,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
 
 def _add_compare(commands: _Commands) -> None:
@@ -870,9 +875,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _quiet_libraries()
         return _COMMANDS[command](parsed, output, reporter)
     except InputError as error:
-        reporter.console.print(
-            f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True
-        )
+        reporter.fail(str(error))
         return BAD_INPUT
     except KeyboardInterrupt:
         kept = "nothing was written; run the same command again"
@@ -885,7 +888,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             where = f"{error.filename or 'a file'}: {error.strerror}"
             reporter.say(f"error: {where}; check the path, its rights and the free space")
             return BAD_INPUT
-        traceback.print_exc()
+        for line in traceback.format_exc().splitlines():  # the error's text may hold anything
+            reporter.say(line)
         reporter.say("internal error: this is ours to mend; please report it", style="bold red")
         for sentence in untried().values():
             reporter.say(f"it may come of this: {sentence}")
@@ -1035,14 +1039,16 @@ def _run(parsed: dict[str, Any], output: Console, reporter: Reporter, *, command
     if outcome.failed:
         output.print()
         for line in tables.failures(outcome.failed, outcome.records[0].cell.suites):
-            output.print(Text(line, style="bold red"), soft_wrap=True)
-    output.print(
-        f"\nWritten to {escape(str(outcome.folder))}: "
-        f"{', '.join(sorted(path.name for path in outcome.folder.iterdir()))}",
-        highlight=False,
-        soft_wrap=True,
-    )
+            output.print(escape.terminal(line, style="bold red"), soft_wrap=True)
+    output.print()
+    files = ", ".join(sorted(path.name for path in outcome.folder.iterdir()))
+    _say(output, f"Written to {outcome.folder}: {files}")
     return CELL_FAILED if outcome.failed else DONE
+
+
+def _say(output: Console, text: str) -> None:
+    """A line about what was done, in the output."""
+    output.print(escape.terminal(text), soft_wrap=True)
 
 
 def print_table(output: Console, layout: Grid) -> None:
@@ -1050,11 +1056,11 @@ def print_table(output: Console, layout: Grid) -> None:
     from bench import tables
 
     output.print()
-    output.print(Text(layout.title, style="italic"))
+    output.print(escape.terminal(layout.title, style="italic"))
     for part in tables.fitting(layout, output):
         output.print(tables.rich_table(part))
     for note in layout.notes:
-        output.print(Padding(Text(note, style="dim"), (0, 0, 0, 2)))
+        output.print(Padding(escape.terminal(note, style="dim"), (0, 0, 0, 2)))
 
 
 def _quantize(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
@@ -1070,7 +1076,7 @@ def _quantize(parsed: dict[str, Any], output: Console, reporter: Reporter) -> in
         out=out,
         reporter=reporter,
     )
-    output.print(f"Written to {escape(str(folder))}", highlight=False, soft_wrap=True)
+    _say(output, f"Written to {folder}")
     return DONE
 
 
@@ -1129,7 +1135,8 @@ def _baseline(parsed: dict[str, Any], output: Console, reporter: Reporter) -> in
     gate.write(made, out, force=force)
     _show_made(output, made, out)
     baseline.discard(parts, reporter)
-    output.print(f"\nWritten to {escape(str(out))}", highlight=False, soft_wrap=True)
+    output.print()
+    _say(output, f"Written to {out}")
     return DONE
 
 
@@ -1198,11 +1205,13 @@ def _rebaseline(parsed: dict[str, Any], output: Console, reporter: Reporter) -> 
     output.print("\nThe new baseline:")
     _show_made(output, made, path)
     if not parsed.get("accept", False):
-        output.print(f"\nNothing was written; --accept writes this over {escape(str(path))}")
+        output.print()
+        _say(output, f"Nothing was written; --accept writes this over {path}")
         return DONE
     gate.write(made, path, force=True)
     baseline.discard(parts, reporter)
-    output.print(f"\nWritten to {escape(str(path))}", highlight=False, soft_wrap=True)
+    output.print()
+    _say(output, f"Written to {path}")
     return DONE
 
 

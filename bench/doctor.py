@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import kernels
-from bench import environment, estimate
+from bench import environment, escape, estimate
 from bench.reference import CALIBRATION_FILE, MODEL_FOLDER
 from kernels import native, triton_w4a16
 from kernels.place import Place
@@ -201,8 +201,9 @@ def print_report(output: Console, *, data_dir: Path | None) -> None:
     table.add_column()
     for one in findings(data_dir=data_dir):
         mark = "[green]yes[/green]" if one.there else "[yellow]no[/yellow]"
-        table.add_row(mark, one.name, one.detail)
+        table.add_row(mark, escape.terminal(one.name), escape.terminal(one.detail))
     output.print(table)
     variable = os.environ.get("AWQ_BENCH_DATA")
     if variable and not Path(variable).is_dir():
-        output.print(f"AWQ_BENCH_DATA is {variable}, which is not a folder", style="yellow")
+        said = f"AWQ_BENCH_DATA is {variable}, which is not a folder"
+        output.print(escape.terminal(said, style="yellow"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from bench import tables, tolerance
+from bench import escape, tables, tolerance
 from bench.gate import (
     Noise,
     Result,
@@ -239,14 +239,17 @@ def junit(results: Sequence[Result]) -> str:
         suite = ElementTree.SubElement(
             root,
             "testsuite",
-            name=f"awq-bench gate {result.path.name}",
+            name=escape.xml(f"awq-bench gate {result.path.name}"),
             tests=str(len(outcomes)),
             failures=str(outcomes.count("fail")),
             errors=str(outcomes.count("no verdict")),
         )
         for verdict in result.verdicts:
             case = ElementTree.SubElement(
-                suite, "testcase", classname=result.path.stem, name=verdict.name
+                suite,
+                "testcase",
+                classname=escape.xml(result.path.stem),
+                name=escape.xml(verdict.name),
             )
             if verdict.outcome == "pass":
                 continue
@@ -258,7 +261,7 @@ def junit(results: Sequence[Result]) -> str:
                     f"allowed {shown(verdict.name, one.tolerance)}"
                 )
             kind = "failure" if verdict.outcome == "fail" else "error"
-            ElementTree.SubElement(case, kind, message=said)
+            ElementTree.SubElement(case, kind, message=escape.xml(said))
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from bench import calibration
+from bench import calibration, escape
 from bench.quantize import FORMATS
 from bench.registry import METHODS
 from kernels import backends
@@ -53,6 +52,6 @@ def print_list(output: Console) -> None:
         table.add_column(style="bold", no_wrap=True, min_width=18)
         table.add_column()
         for name, about in entries.items():
-            table.add_row(f"  {name}", escape(about))
+            table.add_row(escape.terminal(f"  {name}"), escape.terminal(about))
         output.print(table)
         output.print()

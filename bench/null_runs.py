@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bench import escape
 from bench.gate import (
     OWN_REASON,
     Baseline,
@@ -169,7 +170,7 @@ def table(baselines: Sequence[Path]) -> str:
     """A Markdown table of every baseline's rates."""
     heads = ["baseline", "gate", "tolerance", "detected from"]
     heads += ["null runs failed", "no verdict", "caught at that size", "at twice that"]
-    lines = [heads, ["---", "---", *["--:"] * 6]]
+    lines = [heads]
     for path in baselines:
         baseline = read(path)
         rates = null_runs(baseline)
@@ -185,7 +186,9 @@ def table(baselines: Sequence[Path]) -> str:
             caught = [f"{100 * one / rates.runs:.1f} %" for one in rates.caught[name]]
             lines.append([first[0], *cells, *first[1:], *caught])
             first = ["", "", ""]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    rows = [[escape.markdown(cell) for cell in line] for line in lines]
+    rows.insert(1, ["---", "---", *["--:"] * 6])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 if __name__ == "__main__":
@@ -194,5 +197,5 @@ if __name__ == "__main__":
     try:
         print(table(_parser.parse_args().baselines), end="")
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(escape.line(f"error: {error}"), file=sys.stderr)
         sys.exit(2)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,6 +15,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
+
+from bench import escape
 
 
 class Reporter:
@@ -31,14 +33,19 @@ class Reporter:
         return self.console.quiet
 
     def say(self, text: str, *, style: str = "") -> None:
-        """A line of information, as it is: names may hold brackets."""
-        self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        """A line of information."""
+        self.console.print(escape.terminal(text, style=style), soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """A line that should not be overlooked."""
-        self.console.print(
-            f"[yellow]note:[/yellow] {escape(text)}", highlight=False, soft_wrap=True
-        )
+        self._marked("note:", "yellow", text)
+
+    def fail(self, text: str) -> None:
+        """Why a command ends without what it was asked for."""
+        self._marked("error:", "bold red", text)
+
+    def _marked(self, mark: str, style: str, text: str) -> None:
+        self.console.print(Text.assemble((mark, style), " ", escape.terminal(text)), soft_wrap=True)
 
     @contextmanager
     def stage(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -48,7 +55,7 @@ class Reporter:
             yield lambda count: None
         else:
             columns = (
-                TextColumn("{task.description:<34}"),
+                TextColumn("{task.description:<34}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
@@ -56,7 +63,7 @@ class Reporter:
                 TimeRemainingColumn(),
             )
             with Progress(*columns, console=self.console, transient=True) as progress:
-                task = progress.add_task(description, total=total)
+                task = progress.add_task(escape.line(description), total=total)
                 yield lambda count: progress.advance(task, count)
         self.say(f"  {description:<34} {time.perf_counter() - started:7.1f} s")
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from bench import escape
 from bench.pytest_plugin import keep_kernel, request_of, timed_backends
 from bench.request import Request
 from kernels import backends
@@ -185,5 +186,5 @@ def _metric(comparison: Any, method: str | None, scheme: str | None, suite: str)
         one for one in comparison.plan if (one[0].method, one[0].scheme) == (method, scheme)
     )
     record = comparison.measure(entry)
-    assert suite not in record.reasons, record.reasons[suite]
+    assert suite not in record.reasons, escape.line(record.reasons[suite])
     return record.metrics[record.cell.suites[suite]["metric"]]

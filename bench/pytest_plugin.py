@@ -114,7 +114,7 @@ def keep_kernel(
 
 
 def _request(config: pytest.Config) -> Request:
-    from bench import measure, registry
+    from bench import escape, measure, registry
     from bench.cli import config_values
     from bench.request import Request
     from quantcore.errors import InputError
@@ -139,7 +139,7 @@ def _request(config: pytest.Config) -> Request:
         for scheme in request.schemes:
             QuantScheme.parse(scheme)
     except InputError as error:
-        raise pytest.UsageError(f"awq-bench: {error}") from error
+        raise pytest.UsageError(escape.line(f"awq-bench: {error}")) from error
     return request
 
 
@@ -210,7 +210,7 @@ class AwqBench:
 
         A baseline, model or comparison that cannot be used fails the test too.
         """
-        from bench import baseline, gate_report
+        from bench import baseline, escape, gate_report
         from quantcore.errors import InputError
 
         try:
@@ -223,7 +223,7 @@ class AwqBench:
                 tasks_data=None if tasks_data is None else Path(tasks_data),
             )
         except InputError as error:
-            pytest.fail(f"awq-bench: {error}", pytrace=False)
+            pytest.fail(escape.line(f"awq-bench: {error}"), pytrace=False)
         kept = self._config.stash.setdefault(_TABLES, [])
         kept += [(result.path, [gate_report.grid(result)]) for result in results]
         if any(result.outcome != "pass" for result in results):
@@ -240,6 +240,7 @@ def awq_bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="session")
 def awq_bench_cells(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The comparison that the options ask for, begun once; its cells are measured one by one."""
+    from bench import escape
     from bench.compare import begin
     from quantcore.errors import InputError
 
@@ -250,7 +251,7 @@ def awq_bench_cells(request: pytest.FixtureRequest) -> Iterator[Any]:
                 begin(request_of(request.config), out=Path(out) if out else None)
             )
         except InputError as error:  # the same for every cell: said once
-            pytest.exit(f"awq-bench: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
+            pytest.exit(escape.line(f"awq-bench: {error}"), returncode=pytest.ExitCode.USAGE_ERROR)
         yield comparison
         if not comparison.pending:
             _show(request.config, comparison.finish())
@@ -273,10 +274,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     from rich.console import Console
 
+    from bench import escape
     from bench.cli import print_table
 
     for title, tables in layouts:
-        terminalreporter.section(title)
+        terminalreporter.section(escape.line(title))
         for layout in tables:
             text = io.StringIO()
             print_table(Console(file=text, width=120), layout)

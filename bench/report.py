@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench import charts, tables, task_tables, throughput_tables
+from bench import charts, escape, tables, task_tables, throughput_tables
 from bench.records import Record, write_json
 from quantcore import files
 from quantcore.errors import writing
@@ -72,7 +72,7 @@ def _write(
 
 def _write_long(table: pd.DataFrame, stem: Path) -> None:
     with files.whole(stem.with_suffix(".csv")) as file:
-        table.to_csv(file, index=False)
+        table.map(escape.csv).to_csv(file, index=False)
     write_json(
         stem.with_suffix(".json"),
         [
@@ -108,27 +108,34 @@ def _report(
         else one
         for one in commits
     )
-    lines = [f"# Quantization of {first.model_name}", ""]
+    lines = [f"# Quantization of {escape.markdown(first.model_name)}", ""]
     lines += [tables.markdown(layout) for layout in layouts]
     lines += [f"![{path.stem}]({path.name})\n" for path in chart if path.suffix == ".png"]
     if failed:
-        lines += ["## Failed", "", *[f"- {note}" for note in failed], ""]
+        lines += ["## Failed", "", *[f"- {escape.markdown(note)}" for note in failed], ""]
     lines += ["## Protocol", "", *_protocol(first, records), ""]
     lines += [
         "## Provenance",
         "",
         f"- Weights sha256 `{first.cell.model}`, {first.parameters:,} parameters, run in "
-        f"{first.cell.dtype} on {where['gpu'] or where['cpu']} ({where['threads']} threads).",
-        f"- {versions}, Python {where['python']}, {where['platform']}.",
+        f"{first.cell.dtype} on {escape.markdown(where['gpu'] or where['cpu'])} "
+        f"({where['threads']} threads).",
+        f"- {escape.markdown(versions)}, Python {escape.markdown(where['python'])}, "
+        f"{escape.markdown(where['platform'])}.",
         f"- Commit: {commit}.",
         "- Every record, with every window's likelihood and every item's answer, is in `records/`.",
     ]
     if behind:
         lines += ["", "## Tasks in parts", "", *[tables.markdown(layout) for layout in behind]]
     if exempt:
-        lines += ["", "## Not quantized", "", *[f"- `{name}`" for name in exempt]]
+        lines += [
+            "",
+            "## Not quantized",
+            "",
+            *[f"- {escape.markdown_code(name)}" for name in exempt],
+        ]
     if notices:
-        lines += ["", "## Notices", "", *[f"- {notice}" for notice in notices]]
+        lines += ["", "## Notices", "", *[f"- {escape.markdown(notice)}" for notice in notices]]
     return "\n".join(lines) + "\n"
 
 
@@ -136,9 +143,10 @@ def _protocol(first: Record, records: Sequence[Record]) -> list[str]:
     """What decides the numbers, suite by suite."""
     lines = []
     for name, suite in first.cell.suites.items():
+        metric = escape.markdown_code(suite["metric"])
         if name == "perplexity":
             lines += [
-                f"- Metric `{suite['metric']}`: the text is tokenized once and cut into windows of "
+                f"- Metric {metric}: the text is tokenized once and cut into windows of "
                 f"{suite['seqlen']} tokens that do not overlap; each is one forward pass, its "
                 "tokens from the second on are scored in float32; exp of the mean over windows.",
                 f"- Text sha256 `{suite['text_sha256']}`, suite version {suite['version']}, "
@@ -146,7 +154,7 @@ def _protocol(first: Record, records: Sequence[Record]) -> list[str]:
             ]
         elif name == "divergence":
             lines.append(
-                f"- Metric `{suite['metric']}`, suite version {suite['version']}: KL divergence of "
+                f"- Metric {metric}, suite version {suite['version']}: KL divergence of "
                 "the quantized model's distribution of the next token from the unquantized one's, "
                 "in nats, at the positions that perplexity scores."
             )
@@ -159,11 +167,12 @@ def _protocol(first: Record, records: Sequence[Record]) -> list[str]:
             )
         else:
             shots = sorted({str(task["num_fewshot"]) for task in suite["tasks"].values()})
-            versions = sorted({task["version"] for task in suite["tasks"].values()})
+            versions = ", ".join(sorted({task["version"] for task in suite["tasks"].values()}))
             lines.append(
-                f"- `{suite['metric']}`: {suite['items']} of {suite['of_items']} items of "
+                f"- {metric}: {suite['items']} of {suite['of_items']} items of "
                 f"{len(suite['tasks'])} lm-eval tasks (lm-eval {suite['lm_eval']}, task version "
-                f"{', '.join(versions)}), worked examples in the prompt: {' or '.join(shots)}, "
+                f"{escape.markdown(versions)}), worked examples in the prompt: "
+                f"{' or '.join(shots)}, "
                 f"{'with' if suite['chat_template'] else 'without'} chat template, greedy; items "
                 f"sha256 `{suite['items_sha256']}`."
             )

@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from bench import published
+from bench import escape, published
 from bench.estimate import size_in_words
 from bench.records import Record, in_words
 from bench.registry import METHODS
@@ -274,38 +274,46 @@ def rich_table(layout: Grid) -> Table:
     """For a terminal, 80 columns wide with three schemes; without the title."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for index, entry in enumerate(layout.header):
-        head = Text(entry.lines[0], style="bold")
-        for line in entry.lines[1:]:
-            head.append(f"\n{line}", style="dim not bold")
+        head = _stacked(entry.lines[0], entry.lines[1:], style="bold")
         table.add_column(head, justify="right" if index else "left", no_wrap=True)
     for number, (label, entries) in enumerate(layout.body):
-        fields = [Text(label, style="bold" if number == 0 else "")]
+        fields = [escape.terminal(label, style="bold" if number == 0 else "")]
         for entry in entries:
             style = "bold green" if entry.best else "red" if entry.failed else ""
             # A star too: colours and weights are lost in a file or a pipe.
-            field = Text(f"* {entry.lines[0]}" if entry.best else entry.lines[0], style=style)
-            for line in entry.lines[1:]:
-                field.append(f"\n{line}", style="dim not bold")
-            fields.append(field)
+            first = f"* {entry.lines[0]}" if entry.best else entry.lines[0]
+            fields.append(_stacked(first, entry.lines[1:], style=style))
         table.add_row(*fields, end_section=True)
     return table
+
+
+def _stacked(first: str, others: Sequence[str], *, style: str) -> Text:
+    """A field: its figure, and under it what belongs to it."""
+    field = escape.terminal(first, style=style)
+    for line in others:
+        field.append("\n").append(escape.terminal(line, style="dim not bold"))
+    return field
 
 
 def markdown(layout: Grid) -> str:
     """For a README or a pull request."""
 
     def join(entry: Entry) -> str:
-        first = f"**{entry.lines[0]}**" if entry.best else entry.lines[0]
-        return "<br>".join(line for line in (first, *entry.lines[1:]) if line)
+        first, *others = map(escape.markdown, entry.lines)
+        figure = f"**{first}**" if entry.best else first
+        return "<br>".join(line for line in (figure, *others) if line)
 
     lines = [
-        f"**{layout.title}**",
+        f"**{escape.markdown(layout.title)}**",
         "",
         f"| {' | '.join(join(entry) for entry in layout.header)} |",
         "|---" + "|--:" * (len(layout.header) - 1) + "|",
-        *(f"| {label} | {' | '.join(map(join, entries))} |" for label, entries in layout.body),
+        *(
+            f"| {escape.markdown(label)} | {' | '.join(map(join, entries))} |"
+            for label, entries in layout.body
+        ),
         "",
-        *(f"- {note}" for note in layout.notes),
+        *(f"- {escape.markdown(note)}" for note in layout.notes),
     ]
     return "\n".join(lines) + "\n"
 

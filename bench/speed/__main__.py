@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("usage: python -m bench.speed WHAT [--out DIR] [...]\n")
         print("".join(f"  {name:<12}{about}\n" for name, about in BENCHMARKS.items()), end="")
         return 0 if given else BAD_INPUT
+    from bench import escape
     from quantcore.errors import InputError
 
     try:
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse has printed help (0) or what is wrong (2)
         return int(stop.code or 0)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(escape.line(f"error: {error}"), file=sys.stderr)
         return BAD_INPUT
     return 0
 
