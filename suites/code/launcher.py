@@ -400,6 +400,9 @@ def _try_code(job: dict[str, Any]) -> dict[str, Any]:
 def cell(job: dict[str, Any], result: int) -> NoReturn:
     """Give up the rights, run the code, report to ``result``; never returns."""
     os.environ.clear()  # of the locale that Python itself sets
+    # A signal to its group would reach the supervisor, even out of a process namespace.
+    os.setsid()
+    os.umask(0o022)  # as another user, it has to pass through the folders that it makes here
     layers, folder = job["layers"], job["folder"]
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in range(3):

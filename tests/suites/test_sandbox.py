@@ -112,6 +112,7 @@ REACHING_ATTACKS = {
     ),
     "kill_bystander": ("import os\ndef f(): os.kill({bystander}, 9)", {"raised"}),
     "kill_all": ("import os\ndef f():\n    os.kill(-1, 9)\n    return 1", {"raised", "finished"}),
+    "kill_group": ("import os\ndef f():\n    os.kill(0, 9)\n    return 1", {"raised", "finished"}),
 }
 """What namespaces or seccomp stop."""
 
@@ -298,6 +299,14 @@ def test_the_code_is_nobody(world: World) -> None:
     assert world.verdicts["environment"][2] == [{"value": {}}]
     assert world.verdicts["input"][2] == [{"value": ""}]
     assert SECRET not in json.dumps(world.verdicts)
+
+
+def test_a_strict_umask_is_no_hindrance() -> None:
+    layers, before = sandbox._layers(), os.umask(0o077)
+    try:
+        assert sandbox._setup(layers) == "ready"
+    finally:
+        os.umask(before)
 
 
 # --- what counts as right ------------------------------------------------------------------------
