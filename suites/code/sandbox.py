@@ -164,16 +164,30 @@ def protections() -> dict[str, str]:
         ),
         "signals": by(
             (own_root, "a process namespace of its own"),
-            (filtered, "signals refused (seccomp)"),
+            (filtered, "calls that reach another process refused (seccomp)"),
             (root, "another user"),
-            lack="the code can end your other processes",
+            lack="the code can end, stop and slow down your other processes; needs Linux with "
+            "namespaces or seccomp",
         ),
         "files": by(
             (own_root, "an empty root with Python's library, read-only"),
             (closed, "nothing but Python's library can be opened (Landlock)"),
             (root, "another user: what others may not read or change is safe, the rest is not"),
-            lack="the code can read and delete what you can; needs Linux with namespaces or "
-            "Landlock",
+            lack=f"the code can read {'' if filtered else 'and delete '}what you can; needs Linux "
+            "with namespaces or Landlock",
+        ),
+        "attributes": by(
+            (own_root, "an empty root, read-only"),
+            (filtered, "calls that change files refused (seccomp)"),
+            (root, "another user, who owns none"),
+            lack="the code can change modes, owners, times and extended attributes of your files, "
+            "and before Linux 6.2 cut them off; needs Linux with namespaces or seccomp",
+        ),
+        # Neither Landlock nor seccomp can help: Python looks up files whenever it imports.
+        "names": by(
+            (own_root, "an empty root"),
+            lack="the code can ask whether a file is there, for its size, owner and times; needs "
+            "Linux with namespaces",
         ),
     }
 
@@ -224,10 +238,19 @@ def _layers() -> tuple[str, ...]:
     return tuple(held)
 
 
+_TRIAL = Job(
+    source="import ast, datetime, decimal, hashlib, random, uuid", entry_point="", tests=""
+)
+"""What has to go on working: a layer that takes it away would count right code as wrong."""
+
+
 def _setup(layers: Sequence[str]) -> str:
     """``ready``, or why these layers cannot be had."""
-    report = _launch(Job(source="", entry_point="", tests=""), LIMITS, layers, nonce="")
-    return str(report["setup"])
+    outcome = _launch(_TRIAL, LIMITS, layers, nonce="")
+    if outcome["setup"] != "ready":
+        return str(outcome["setup"])
+    verdict = _judge(outcome, _TRIAL, LIMITS, nonce="")
+    return "ready" if verdict.kind == "finished" else f"Python cannot run: {verdict.detail}"
 
 
 def _run(job: Job, limits: Limits, layers: Sequence[str]) -> Verdict:
@@ -236,6 +259,11 @@ def _run(job: Job, limits: Limits, layers: Sequence[str]) -> Verdict:
     if outcome["setup"] != "ready":
         # Said before any of the code ran: ours to mend, not the code's fault.
         raise RuntimeError(f"the sandbox could not be set up: {outcome['setup']}")
+    return _judge(outcome, job, limits, nonce=nonce)
+
+
+def _judge(outcome: dict[str, Any], job: Job, limits: Limits, *, nonce: str) -> Verdict:
+    """The verdict on a job, of what the supervisor reported."""
     if outcome["flooded"]:
         return Verdict(kind="out_of_limits", detail="the report was too long")
     if outcome["report"] is not None:
