@@ -3,7 +3,8 @@
 It is two processes. The *supervisor* reads a job from stdin, keeps the time, and reports on stdout.
 Its child, the *cell*, gives up every right that the job names as a layer, says ``ready``, and only
 then runs the code. The cell's own report is a claim and no more: whoever reads it must not believe
-what it has not asked for (see `suites.code.sandbox`).
+what it has not asked for (see `suites.code.sandbox`). For the job ``null`` there is no cell, and
+the answer is what `shared_libraries` finds.
 
 It starts as ``python -I -S``, so it knows the standard library only, and a fresh interpreter, so
 that nothing of its caller (threads, files, memory) is there to be found.
@@ -35,6 +36,11 @@ REPORT_BYTES = 1 << 20
 """What a cell may say; more is a flood, and ends it."""
 _SETUP_S = 60.0
 _RESULT = 3  # the cell's only open file beside the three that lead to /dev/null
+
+_STANDARD = os.path.dirname(os.__file__)
+_PACKAGES = ("site-packages", "dist-packages")
+"""What others installed below the standard library, which a cell does not see."""
+_HOST_NAME = b"cell"
 
 # Where no file may be written, disks cannot be filled; where no process may be started, none
 # survives. Completions of functions need neither.
@@ -132,21 +138,39 @@ def leave_namespaces() -> None:
                 file.write(text)
 
 
-def libraries() -> list[str]:
-    """The folders that a running Python needs, those within another left out."""
-    wanted = [os.path.dirname(os.__file__)]
-    wanted += [os.path.join(base, name) for base in ("/", "/usr") for name in ("lib", "lib64")]
-    found: list[str] = []
-    for path in sorted({path for path in wanted if os.path.isdir(path)}, key=len):
-        if not any(path.startswith(f"{other}/") for other in found):
-            found.append(path)
-    return found
+def shared_libraries() -> list[str]:
+    """The files that Python and its standard library are linked to, found by loading all of it."""
+    for folder in filter(os.path.isdir, sys.path):
+        for name in os.listdir(folder):
+            if name.endswith(".so"):
+                try:
+                    ctypes.CDLL(os.path.join(folder, name))
+                except OSError:  # of no use here, so neither in a cell
+                    continue
+    found: set[str] = set()
+
+    def note(told: Any, size: int, data: object) -> int:
+        # Two words of what is told of each loaded file: its address and its name.
+        path = os.path.normpath(os.fsdecode(told[1] or b""))
+        # The kernel's own and the program have no path.
+        if path.startswith("/") and not path.startswith(f"{_STANDARD}/"):
+            found.add(path)
+        return 0
+
+    words = ctypes.POINTER(ctypes.c_char_p)
+    kind = ctypes.CFUNCTYPE(ctypes.c_int, words, ctypes.c_size_t, ctypes.c_void_p)
+    _libc().dl_iterate_phdr(kind(note), None)
+    return sorted(found)
 
 
-def enter_empty_root(folder: str) -> None:
-    """Cell: no network, and no files but Python's libraries, read-only, over an empty root."""
+def enter_empty_root(folder: str, libraries: list[str]) -> None:
+    """Cell: no network, no name of the host, and an empty root.
+
+    Over it, read-only as the root itself, are Python's standard library and the shared libraries.
+    """
     libc = _libc()
     _call(libc.unshare(_NEWNS | _NEWNET | _NEWIPC | _NEWUTS), "unshare")
+    _call(libc.sethostname(_HOST_NAME, len(_HOST_NAME)), "sethostname")
 
     def mount(source: str | None, target: str, kind: str | None, flags: int, data: str) -> None:
         texts = [None if text is None else text.encode() for text in (source, target, kind)]
@@ -154,31 +178,37 @@ def enter_empty_root(folder: str) -> None:
 
     mount(None, "/", None, _MS_REC | _MS_PRIVATE, "")
     mount("tmpfs", folder, "tmpfs", _MS_NOSUID | _MS_NODEV, "size=1m,nr_inodes=1k,mode=755")
+    nothing = f"{folder}/empty"
+    os.mkdir(nothing)
+    os.makedirs(folder + _STANDARD)
+    mount(_STANDARD, folder + _STANDARD, None, _MS_BIND | _MS_REC, "")
+    for name in _PACKAGES:
+        if os.path.isdir(f"{_STANDARD}/{name}"):
+            mount(nothing, f"{folder}{_STANDARD}/{name}", None, _MS_BIND, "")
+    for library in libraries:
+        os.makedirs(folder + os.path.dirname(library), exist_ok=True)
+        with open(folder + library, "x"):
+            pass
+        mount(library, folder + library, None, _MS_BIND, "")
     # struct mount_attr: set, clear, propagation, user namespace
     attributes = struct.pack(
         "QQQQ", _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV, 0, 0, 0
     )
-    for library in libraries():
-        inside = folder + library
-        os.makedirs(inside, mode=0o755)
-        mount(library, inside, None, _MS_BIND | _MS_REC, "")
-        _call(
-            libc.syscall(
-                _SYS_MOUNT_SETATTR,
-                _AT_FDCWD,
-                inside.encode(),
-                _AT_RECURSIVE,
-                attributes,
-                ctypes.c_size_t(len(attributes)),
-            ),
-            "mount_setattr",
-        )
-    os.makedirs(f"{folder}/tmp", exist_ok=True)
-    os.chmod(f"{folder}/tmp", 0o1777)
+    _call(
+        libc.syscall(
+            _SYS_MOUNT_SETATTR,
+            _AT_FDCWD,
+            folder.encode(),
+            _AT_RECURSIVE,
+            attributes,
+            ctypes.c_size_t(len(attributes)),
+        ),
+        "mount_setattr",
+    )
     os.chdir(folder)
     _call(libc.pivot_root(b".", b"."), "pivot_root")
     _call(libc.umount2(b".", _MNT_DETACH), "umount2")
-    os.chdir("/tmp")
+    os.chdir("/empty")
 
 
 def spare_uid() -> int:
@@ -218,10 +248,10 @@ def leave_root(folder: str | None) -> None:
     if sys.platform == "linux":
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # which a change of user would have undone
     try:
-        os.listdir(os.path.dirname(os.__file__))
+        os.listdir(_STANDARD)
     except PermissionError as error:
         raise OSError(
-            f"an unprivileged user cannot read Python's library in {os.path.dirname(os.__file__)}"
+            f"an unprivileged user cannot read Python's library in {_STANDARD}"
         ) from error
 
 
@@ -249,8 +279,8 @@ def _prctl(option: int, *values: object) -> None:
     _call(_libc().prctl(option, *longs), f"prctl {option}")
 
 
-def close_files() -> None:
-    """Cell (Landlock): files can be read below Python's libraries, and nothing else be done."""
+def close_files(libraries: list[str]) -> None:
+    """Cell (Landlock): nothing can be opened but Python's standard and the shared libraries."""
     libc = _libc()
     abi = _call(libc.syscall(_SYS_LANDLOCK_CREATE, None, 0, 1), "landlock")
     # Bits 0 to 12 in the first version; then refer, truncate, ioctl.
@@ -258,12 +288,19 @@ def close_files() -> None:
     ruleset = _call(
         libc.syscall(_SYS_LANDLOCK_CREATE, struct.pack("Q", rights), 8, 0), "landlock_create"
     )
-    read = 0b1101  # execute (to map a library), read a file, read a folder
-    for library in libraries():
-        folder = os.open(library, os.O_RDONLY)
-        rule = struct.pack("=Qi", read, folder)
+    read, list_ = 0b0100, 0b1000
+    # A right holds for all that is below, so files are read by what is in the folder, one by one.
+    rules = {_STANDARD: list_} | dict.fromkeys(libraries, read)
+    for entry in os.scandir(_STANDARD):
+        if entry.name not in _PACKAGES:
+            rules[entry.path] = read | list_ if entry.is_dir() else read
+    for path, right in rules.items():
+        if not os.path.exists(path):  # a link to nothing, or out of this user's reach
+            continue
+        place = os.open(path, os.O_PATH)
+        rule = struct.pack("=Qi", right, place)
         _call(libc.syscall(_SYS_LANDLOCK_ADD, ruleset, 1, rule, 0), "landlock_add")
-        os.close(folder)
+        os.close(place)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _call(libc.syscall(_SYS_LANDLOCK_RESTRICT, ruleset, 0), "landlock_restrict")
     os.close(ruleset)
@@ -431,16 +468,16 @@ def cell(job: dict[str, Any], result: int) -> NoReturn:
     # A signal to its group would reach the supervisor, even out of a process namespace.
     os.setsid()
     os.umask(0o022)  # as another user, it has to pass through the folders that it makes here
-    layers, folder = job["layers"], job["folder"]
+    layers, folder, libraries = job["layers"], job["folder"], job["libraries"]
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in range(3):
         os.dup2(nothing, number)
     os.dup2(result, _RESULT)
     os.closerange(_RESULT + 1, 256)
     steps: dict[str, Callable[[], None]] = {
-        "namespaces": lambda: enter_empty_root(folder),
+        "namespaces": lambda: enter_empty_root(folder, libraries),
         "unprivileged": lambda: leave_root(None if "namespaces" in layers else folder),
-        "landlock": close_files,
+        "landlock": lambda: close_files(libraries),
         "limits": lambda: limit(job["cpu_s"]),
         "memory": lambda: limit_memory(job["memory_bytes"]),
         "seccomp": refuse_calls,
@@ -530,4 +567,5 @@ def supervise(job: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(supervise(json.loads(sys.stdin.buffer.read()))))
+    job = json.loads(sys.stdin.buffer.read())
+    sys.stdout.write(json.dumps(shared_libraries() if job is None else supervise(job)))

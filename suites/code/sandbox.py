@@ -3,7 +3,8 @@
 Each piece runs in processes of its own (`suites.code.launcher`), with nothing of ours in reach: an
 empty environment, no input, output that leads nowhere, limits on time and memory, no further
 process, no byte written to any file, never as root; and where the system allows it, no network, no
-signals to others, and no files but Python's own library. Which of these hold here is what
+signals to others, and no files but Python's standard library (nothing installed beside it, and of
+the system the shared libraries that it is linked to). Which of these hold here is what
 `protections` says.
 
 Whether the code is right is not the code's to say:
@@ -170,8 +171,8 @@ def protections() -> dict[str, str]:
             "namespaces or seccomp",
         ),
         "files": by(
-            (own_root, "an empty root with Python's library, read-only"),
-            (closed, "nothing but Python's library can be opened (Landlock)"),
+            (own_root, "an empty root with Python's standard library, read-only"),
+            (closed, "nothing but Python's standard library can be opened (Landlock)"),
             (root, "another user: what others may not read or change is safe, the rest is not"),
             lack=f"the code can read {'' if filtered else 'and delete '}what you can; needs Linux "
             "with namespaces or Landlock",
@@ -185,9 +186,9 @@ def protections() -> dict[str, str]:
         ),
         # Neither Landlock nor seccomp can help: Python looks up files whenever it imports.
         "names": by(
-            (own_root, "an empty root"),
-            lack="the code can ask whether a file is there, for its size, owner and times; needs "
-            "Linux with namespaces",
+            (own_root, "an empty root, and a host name that tells nothing"),
+            lack="the code can ask whether a file is there, for its size, owner and times, and for "
+            "the names of Python's packages and of this machine; needs Linux with namespaces",
         ),
     }
 
@@ -304,6 +305,7 @@ def _launch(job: Job, limits: Limits, layers: Sequence[str], *, nonce: str) -> d
     """Start the supervisor with the job; its report (`suites.code.launcher.supervise`)."""
     # Seen by nobody else; with an empty root, that root is put over it and nothing ever enters it.
     folder = tempfile.mkdtemp(prefix="code-")
+    sees_files = "namespaces" in layers or "landlock" in layers
     request = {
         "source": job.source,
         "entry_point": job.entry_point,
@@ -312,28 +314,40 @@ def _launch(job: Job, limits: Limits, layers: Sequence[str], *, nonce: str) -> d
         "nonce": nonce,
         "layers": list(layers),
         "folder": folder,
+        "libraries": _shared_libraries() if sees_files else (),
         "cpu_s": math.ceil(limits.timeout_s),
         "wall_s": 3 * limits.timeout_s,
         "memory_bytes": limits.memory_bytes,
     }
     try:
-        # No function of ours runs between fork and exec: the caller may have threads.
-        done = subprocess.run(
-            [_PYTHON, "-I", "-S", "-B", "-X", "utf8", str(_LAUNCHER)],
-            input=json.dumps(request).encode(),
-            capture_output=True,
-            env={},
-            cwd="/",
-            start_new_session=True,
-            timeout=3 * limits.timeout_s + _GRACE_S,
-            check=False,
-        )
+        report: dict[str, Any] = _ask(request, 3 * limits.timeout_s + _GRACE_S)
     finally:
         _remove(folder)
+    return report
+
+
+@functools.cache
+def _shared_libraries() -> tuple[str, ...]:
+    """What `suites.code.launcher.shared_libraries` finds."""
+    return tuple(_ask(None, _GRACE_S))
+
+
+def _ask(request: object, timeout_s: float) -> Any:
+    """What the launcher answers to a request, both in JSON."""
+    # No function of ours runs between fork and exec: the caller may have threads.
+    done = subprocess.run(
+        [_PYTHON, "-I", "-S", "-B", "-X", "utf8", str(_LAUNCHER)],
+        input=json.dumps(request).encode(),
+        capture_output=True,
+        env={},
+        cwd="/",
+        start_new_session=True,
+        timeout=timeout_s,
+        check=False,
+    )
     if done.returncode != 0:
         raise RuntimeError(f"the sandbox broke: {done.stderr.decode(errors='replace')[-500:]}")
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
+    return json.loads(done.stdout)
 
 
 def _remove(folder: str) -> None:

@@ -108,6 +108,24 @@ HELD_ATTACKS: dict[str, dict[str, tuple[str, set[str]]]] = {
         "delete": ("import os\ndef f(): os.remove({victim!r})", {"raised"}),
         "delete_all": ("import shutil\ndef f(): shutil.rmtree({folder!r})", {"raised"}),
         "overwrite": ("def f(): open({victim!r}, 'w')", {"raised"}),
+        "read_packages": (
+            "import os\ndef f():\n    beside = os.path.dirname(os.__file__)\n"
+            "    for base in (beside + '/site-packages', beside + '/dist-packages', "
+            "'/usr/lib/python3/dist-packages'):\n"
+            "        for folder, _, files in os.walk(base):\n"
+            "            for file in files:\n"
+            "                return open(os.path.join(folder, file), 'rb').read(1)[0]\n"
+            "    raise OSError('nothing there')",
+            {"raised"},
+        ),
+        "read_system": (
+            "import os\ndef f():\n    for folder, _, files in os.walk('/usr/lib'):\n"
+            "        for file in files:\n"
+            "            if '.so' not in file and 'python' not in folder:\n"
+            "                return open(os.path.join(folder, file), 'rb').read(1)[0]\n"
+            "    raise OSError('nothing there')",
+            {"raised"},
+        ),
     },
     "attributes": {
         "chmod": ("import os\ndef f(): os.chmod({victim!r}, 0o777)", {"raised"}),
@@ -118,6 +136,7 @@ HELD_ATTACKS: dict[str, dict[str, tuple[str, set[str]]]] = {
     },
     "names": {
         "stat": ("import os\ndef f(): return os.stat({secret!r}).st_size", {"raised"}),
+        "host": ("import os\ndef f(): return os.uname().nodename", {"finished"}),
     },
     "network": {
         "connect": (
@@ -379,6 +398,8 @@ def test_the_code_is_nobody(world: World) -> None:
     assert world.verdicts["environment"][2] == [{"value": {}}]
     assert world.verdicts["input"][2] == [{"value": ""}]
     assert SECRET not in json.dumps(world.verdicts)
+    if "host" in world.verdicts:
+        assert world.verdicts["host"][2] == [{"value": "cell"}]
 
 
 # --- what counts as right ------------------------------------------------------------------------
@@ -413,6 +434,31 @@ def test_the_library_is_there() -> None:
     modules = "math, re, random, itertools, functools, typing, heapq, hashlib, datetime, decimal"
     verdict = called(f"import {modules}\ndef f(x): return math.gcd(x, 6)", "[4]")
     assert verdict == Verdict(kind="finished", values=({"value": 2},))
+
+
+def test_modules_that_are_linked_to_shared_libraries_are_there() -> None:
+    linked = [
+        "_bz2",
+        "_ctypes",
+        "_curses",
+        "_hashlib",
+        "_lzma",
+        "_sqlite3",
+        "_ssl",
+        "_uuid",
+        "zlib",
+    ]
+    source = (
+        "import importlib\ndef f(names):\n    found = []\n    for name in names:\n"
+        "        try: importlib.import_module(name)\n        except ImportError: continue\n"
+        "        found.append(name)\n    return found\n"
+    )
+    outside = subprocess.run(
+        [sandbox._PYTHON, "-I", "-S", "-c", f"{source}print(*f({linked}))"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    (found,) = called(source, json.dumps([linked])).values
+    assert found == {"value": outside.stdout.split()}
 
 
 # --- the layers ----------------------------------------------------------------------------------
@@ -469,6 +515,14 @@ def test_a_layer_that_python_cannot_run_under_does_not_hold(
     layers = sandbox._layers()
     monkeypatch.setattr(sandbox, "_TRIAL", Job(source="import no_such", entry_point="", tests=""))
     assert sandbox._setup(layers).startswith("Python cannot run: ModuleNotFoundError")
+
+
+def test_a_library_out_of_reach_is_no_hindrance(monkeypatch: pytest.MonkeyPatch) -> None:
+    if "landlock" not in sandbox._layers():
+        pytest.skip("no Landlock here")
+    found = sandbox._shared_libraries()
+    monkeypatch.setattr(sandbox, "_shared_libraries", lambda: (*found, "/nowhere/libown.so"))
+    assert sandbox._setup(("landlock",)) == "ready"
 
 
 def test_a_strict_umask_is_no_hindrance() -> None:
