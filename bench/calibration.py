@@ -229,7 +229,7 @@ def _given_ids(path: Path, lines: list[tuple[int, dict[str, Any]]], loaded: Load
 def _pack_text(
     text: texts.Text, loaded: LoadedModel, *, samples: int, seqlen: int, seed: int
 ) -> Calibration:
-    ids = loaded.tokenizer(text.content, verbose=False).input_ids
+    ids = texts.tokenize(loaded.tokenizer, text.content, text.name)
     tokens = pack(ids, text.name, samples=samples, seqlen=seqlen, seed=seed)
     check_vocabulary(tokens, loaded)
     return Calibration(name=text.name, tokens=tokens, source=text.source, text=text.content)

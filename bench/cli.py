@@ -6,7 +6,9 @@ import argparse
 import errno
 import os
 import shutil
+import signal
 import textwrap
+import threading
 import tomllib
 import traceback
 from collections.abc import Mapping, Sequence
@@ -23,6 +25,7 @@ from quantcore.errors import InputError, nearest
 from quantcore.versions import untried
 
 if TYPE_CHECKING:
+    from bench.compare import Outcome
     from bench.gate import Baseline
     from bench.request import Request
     from bench.tables import Grid
@@ -42,7 +45,7 @@ _EXIT_CODES = {
     NO_VERDICT: "a gate came to no verdict; the table says what would give one",
     CELL_FAILED: "a cell or a suite failed; the others are kept, and so is why it failed",
     INTERNAL_ERROR: "internal error; please report it",
-    INTERRUPTED: "interrupted; what is finished is kept, where the command says so",
+    INTERRUPTED: "interrupted (143: by SIGTERM, 129: by SIGHUP); it says what is kept",
 }
 
 _START = """\
@@ -211,6 +214,15 @@ examples:
 what comes out: printed, a line for each suite that both cells ran.
 """
 
+_TABLES = """\
+examples:
+  # after a run that was killed, or with another price
+  awq-bench compare ./my-model --methods rtn --text traffic.txt --out runs/rtn
+  awq-bench tables runs/rtn --price-per-hour 2.5
+
+what comes out: in DIR, the tables, charts and report.md anew; its records stay.
+"""
+
 _LIST = """\
 examples:
   awq-bench list
@@ -273,6 +285,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_quantize(commands)
     _add_evaluate(commands)
     _add_pair(commands)
+    _add_tables(commands)
     _add_baseline(commands)
     _add_gate(commands)
     _add_rebaseline(commands)
@@ -428,6 +441,24 @@ def _add_pair(commands: _Commands) -> None:
         nargs=2,
         help="METHOD@SCHEME, such as awq+clip@int4-g128, or unquantized; two of them (required)",
     )
+
+
+def _add_tables(commands: _Commands) -> None:
+    tables = _command(
+        commands,
+        "tables",
+        usage="awq-bench tables DIR [--price-per-hour X]",
+        about="tables, charts and report of a comparison, drawn again from its records",
+        description="Draw again what `awq-bench compare` draws at its end, from the records that "
+        "are in DIR, finished or not. Nothing is measured. Records that are damaged are left out, "
+        "and named.",
+        epilog=_TABLES + _exit_codes(DONE, BAD_INPUT, CELL_FAILED, INTERNAL_ERROR),
+    )
+    group = tables.add_argument_group("cells")
+    group.add_argument(
+        "folder", metavar="DIR", type=Path, help="a folder that `compare` wrote (required)"
+    )
+    _price_per_hour(group)
 
 
 def _add_baseline(commands: _Commands) -> None:
@@ -740,6 +771,10 @@ def _throughput(parser: argparse.ArgumentParser) -> None:
         help="runs of each kind, in turn with the unquantized model; 2 or more, and 5 for "
         "intervals (default: 5)",
     )
+    _price_per_hour(group)
+
+
+def _price_per_hour(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--price-per-hour",
         type=float,
@@ -870,6 +905,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = parsed.pop("command")
     given = dict(parsed)  # commands take out of `parsed` what they have read
     try:
+        _clean_up_when_ended()
         if command in _COMPUTING:
             processors.share(reporter.say)
         _quiet_libraries()
@@ -877,12 +913,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         reporter.fail(str(error))
         return BAD_INPUT
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         kept = "nothing was written; run the same command again"
         if command in ("compare", "evaluate", "baseline", "rebaseline"):
             kept = "what is finished is kept, the same command goes on from there"
         reporter.say(f"interrupted; {kept}")
-        return INTERRUPTED
+        return stop.code if isinstance(stop, _Ended) else INTERRUPTED
     except Exception as error:
         if isinstance(error, OSError) and _is_the_users(error, _places({**given, **parsed})):
             where = f"{error.filename or 'a file'}: {error.strerror}"
@@ -894,6 +930,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for sentence in untried().values():
             reporter.say(f"it may come of this: {sentence}")
         return INTERNAL_ERROR
+
+
+class _Ended(KeyboardInterrupt):
+    """A signal that asks this process to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.code = 128 + number
+        """As shells have it."""
+
+
+def _clean_up_when_ended() -> None:
+    """Have SIGTERM and SIGHUP end a command as Ctrl-C does, with nothing half-written left."""
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # once is enough: what cleans up is not ended
+        raise _Ended(number)
+
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            # Who ignores one (nohup), or has taken it, keeps it so.
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, end)
 
 
 _OF_A_MACHINE = frozenset(
@@ -980,11 +1040,13 @@ def config_values(path: Path) -> dict[str, Any]:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():
+        raise InputError(f"--config {path} is no file; name one that holds TOML")
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise InputError(f"--config {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of numbers and nesting beyond all use
         raise InputError(f"--config {path} is not TOML: {error}") from error
 
 
@@ -1012,8 +1074,8 @@ def _from_toml(path: Path, key: str, value: Any, kind: str) -> Any:
         if type(value) is not int:
             raise InputError(f"{path}: {key} must be a whole number, not {value!r}")
         return value
-    if not isinstance(value, str):
-        raise InputError(f"{path}: {key} must be a string, not {value!r}")
+    if not isinstance(value, str) or "\0" in value:
+        raise InputError(f"{path}: {key} must be a string without NUL, not {value!r}")
     return Path(value) if kind.startswith("Path") else value
 
 
@@ -1027,11 +1089,26 @@ def _evaluate(parsed: dict[str, Any], output: Console, reporter: Reporter) -> in
 
 
 def _run(parsed: dict[str, Any], output: Console, reporter: Reporter, *, command: str) -> int:
-    from bench import tables
     from bench.compare import compare
 
     request = _request(parsed, command=command)
     outcome = compare(request, out=parsed.get("out"), reporter=reporter)
+    return _show(output, outcome)
+
+
+def _tables(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
+    from bench.redraw import redraw
+
+    price = parsed.get("price_per_hour")
+    outcome, left_out = redraw(parsed["folder"], price_per_hour=price, say=reporter)
+    code = _show(output, outcome)
+    return CELL_FAILED if left_out else code
+
+
+def _show(output: Console, outcome: Outcome) -> int:
+    """Print a comparison's tables, what failed, and where all is; its exit code."""
+    from bench import tables
+
     if not output.is_terminal:
         output.width = 120  # a file or a pipe has no edge to fold lines at
     for layout in outcome.tables:
@@ -1261,6 +1338,7 @@ _COMMANDS = {
     "quantize": _quantize,
     "evaluate": _evaluate,
     "pair": _pair,
+    "tables": _tables,
     "list": _list,
     "doctor": _doctor,
 }

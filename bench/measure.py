@@ -459,8 +459,7 @@ def check(request: Request, *, paired: bool | None = None) -> None:
             raise InputError(
                 f"--{name.replace('_', '-')} {','.join(map(str, values))}: must be at least {least}"
             )
-    if request.price_per_hour is not None and not 0 < request.price_per_hour < math.inf:
-        raise InputError(f"--price-per-hour {request.price_per_hour}: must be more than 0")
+    check_price(request.price_per_hour)
     if any(length < 128 for length in request.lengths):
         raise InputError(
             f"--lengths {min(request.lengths)}: a long prompt takes at least 128 tokens"
@@ -480,6 +479,16 @@ def check(request: Request, *, paired: bool | None = None) -> None:
             "suite divergence compares with the unquantized model, and `evaluate` has only one "
             "model; use `awq-bench compare`, or leave divergence out"
         )
+
+
+def check_price(price_per_hour: float | None) -> None:
+    """Refuse a price that is none.
+
+    Raises:
+        InputError: it is 0 or less, or not finite.
+    """
+    if price_per_hour is not None and not 0 < price_per_hour < math.inf:
+        raise InputError(f"--price-per-hour {price_per_hour}: must be more than 0")
 
 
 def build(request: Request, loaded: LoadedModel, say: Reporter) -> list[Suite]:

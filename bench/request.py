@@ -204,6 +204,12 @@ def build_calibration(
         except InputError as error:
             say.warn(f"calibrating on text sampled from the model itself, because {error}")
             calibration = build("self")
+    given = len(calibration.tokens)
+    if given < request.calibration_samples:
+        say.warn(
+            f"{calibration.source}: {given} calibration sequences, not the "
+            f"{request.calibration_samples} that --calibration-samples asks for"
+        )
     if text is not None:
         calibrations.refuse_overlap(calibration, text)
     return calibration

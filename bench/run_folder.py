@@ -248,6 +248,17 @@ def _differences(manifest: dict[str, Any], request: Request) -> str:
     return "; ".join(found) or "the same request, but other weights, text or program version"
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a folder says of its comparison: its key, request, cells, and whether it is finished.
+
+    Raises:
+        InputError: it holds none, or a damaged one.
+    """
+    if not (folder / _MANIFEST).is_file():
+        raise InputError(f"{folder} is no comparison; give a folder that `awq-bench compare` wrote")
+    return _read_manifest(folder / _MANIFEST)
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text("utf-8"))

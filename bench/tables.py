@@ -169,8 +169,10 @@ def grid(table: Sequence[Row]) -> Grid:
     for method in methods:
         entries = []
         for scheme in schemes:
-            row = at[method, scheme]
-            if row.value is None:
+            row = at.get((method, scheme))
+            if row is None:  # drawn before all cells are there, or without a damaged record
+                entries.append(Entry(lines=("",)))
+            elif row.value is None:
                 entries.append(Entry(lines=("failed",), failed=True))
             else:
                 cost = f"in {row.record.seconds['quantize']:.1f} s"

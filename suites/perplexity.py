@@ -20,6 +20,7 @@ from torch import Tensor
 
 from quantcore.errors import InputError
 from suites.divergence import Divergence, Reference, divergence_of_rows
+from suites.texts import tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,7 +66,7 @@ def cut_windows(
     """
     if seqlen < 2:
         raise InputError(f"--seqlen {seqlen}: a window needs at least 2 tokens, to score one")
-    ids = torch.tensor(tokenizer(content, verbose=False).input_ids, dtype=torch.int64)
+    ids = torch.tensor(tokenize(tokenizer, content, text_name), dtype=torch.int64)
     whole = len(ids) // seqlen
     if whole == 0:
         raise InputError(

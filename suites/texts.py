@@ -10,10 +10,15 @@ from dataclasses import dataclass
 from importlib import resources
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from quantcore.errors import InputError, nearest
 from quantcore.hub import use_cache_if_unreachable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 WIKITEXT2_TEST_SHA256 = "696cca6b65a171b0a358a4be6732cdfdf2dd6164a32e20fd70e3c13fc4dfae83"
 """Of the joined test rows, 1,294,336 characters: the text behind every published number."""
@@ -172,6 +177,26 @@ def evaluation_text(name: str, *, data_dir: Path | None) -> Text:
     return read_file(path)
 
 
+_BYTES_A_LETTER = 72
+"""What a tokenizer takes for a letter of a text that it gets whole, at most."""
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, content: str, name: str) -> list[int]:
+    """Token ids of a text, in one call: cut into pieces it could come out otherwise.
+
+    Raises:
+        InputError: it takes more memory than there is.
+    """
+    need, free = _BYTES_A_LETTER * len(content), psutil.virtual_memory().available
+    if need > free:
+        raise InputError(
+            f"text {name!r} of {len(content) / 1e6:,.0f} million letters takes about "
+            f"{need / 2**30:,.1f} GiB to tokenize, and {free / 2**30:,.1f} GiB are free; give a "
+            "part of it"
+        )
+    return list(tokenizer(content, verbose=False).input_ids)
+
+
 def read_file(path: Path) -> Text:
     """A ``.txt`` file as it is, or a ``.jsonl`` file's ``text`` lines joined by two newlines.
 
@@ -233,7 +258,7 @@ def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
 
 def _read_utf8(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")  # a byte order mark is no part of the text
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
     except OSError as error:

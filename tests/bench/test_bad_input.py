@@ -1310,12 +1310,15 @@ def test_quantize_below_a_file(quantize: Refused, tmp_path: Path) -> None:
         (["text = ['a.txt']"], "['a.txt']", "text must be", "a string"),
         (["data-dir = 3"], "3", "data-dir must be", "a string"),
         (["out = 3"], "3", "out must be", "a string"),
+        (['out = "a\\u0000b"'], "a\\x00b", "out must be", "a string without NUL"),
+        (["seed = " + "9" * 5000], "mine.toml is not TOML", "limit", "digits"),
+        (["a = " + "[" * 20_000], "mine.toml is not TOML", "recursion", "recursion"),
         (["data-dir = 'nowhere'"], "nowhere", "is not there", "--data-dir"),
     ],
     ids=[
         *("key", "table", "no-value", "key-twice", "int-as-string", "int-as-float", "int-as-bool"),
         *("list-as-int", "list-of-int", "string-as-int", "string-as-list", "path-as-int"),
-        *("out-as-int", "no-data"),
+        *("out-as-int", "out-with-nul", "number-too-long", "nested-too-deep", "no-data"),
     ],
 )
 def test_config(

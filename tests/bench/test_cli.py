@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,3 +148,38 @@ def test_an_interruption_while_libraries_load_ends_as_any_other(
             patch.setattr(*at, raising(KeyboardInterrupt()))
             assert cli.main(["compare"]) == cli.INTERRUPTED
         assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_signals_that_end_a_process_end_a_command_as_an_interruption_does(
+    name: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    number, cleaned = getattr(signal, name), []
+
+    def command(*_: Any) -> int:
+        try:
+            os.kill(os.getpid(), number)
+            raise AssertionError("the signal did nothing")
+        finally:
+            os.kill(os.getpid(), number)  # a second one does not end what cleans up
+            cleaned.append(True)
+
+    monkeypatch.setitem(cli._COMMANDS, "list", command)
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        assert cli.main(["list"]) == code
+    finally:
+        signal.signal(number, before)
+    assert cleaned
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By nohup, or by a program that calls `main` and has taken it."""
+    monkeypatch.setitem(cli._COMMANDS, "list", lambda *_: cli.DONE)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert cli.main(["list"]) == cli.DONE
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

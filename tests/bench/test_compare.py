@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -16,11 +17,12 @@ import jsonschema
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 
 from bench import cell, cli, compare, gate, report, tables
 from bench.calibration import sample_from
 from bench.compare import Outcome
-from bench.progress import quiet
+from bench.progress import Reporter, quiet
 from bench.quantize import quantize
 from bench.records import read_record
 from bench.request import Request, build_calibration, open_model
@@ -322,6 +324,16 @@ def test_every_kind_of_calibration(name: str, request_for: Request, tmp_path: Pa
     assert described is not None
     expected = (8, 20) if name == "input_ids" else (8, 32)
     assert (described["samples"], described["seqlen"]) == expected
+
+
+def test_fewer_sequences_than_asked_for_are_said(request_for: Request, tmp_path: Path) -> None:
+    file = tmp_path / "ids.jsonl"
+    file.write_text("".join(f'{{"input_ids": [{n}, 2, 3, 4]}}\n' for n in range(3)), "utf-8")
+    said = io.StringIO()
+    say = Reporter(Console(file=said, width=200))
+    request = replace(request_for, calibration=str(file))
+    assert len(build_calibration(request, open_model(request), None, say).tokens) == 3
+    assert "3 calibration sequences, not the 8 that --calibration-samples asks" in said.getvalue()
 
 
 def test_sampling_from_the_model_is_seeded(request_for: Request) -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from quantcore.errors import InputError
@@ -53,3 +55,20 @@ def test_embedded_prose_is_there() -> None:
     assert len(text.content.split()) > 15_000
     paragraphs = [p for p in text.content.split("\n\n") if len(p) > 200]
     assert len(paragraphs) == len(set(paragraphs))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path) -> None:
+    for name, content in (("a.txt", "text"), ("a.jsonl", '{"text": "text"}\n')):
+        (tmp_path / name).write_text(content, "utf-8-sig")
+        assert texts.read_file(tmp_path / name).content == "text"
+
+
+def test_a_text_that_does_not_fit_in_memory_is_refused_before_it_is_tokenized(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(*_: object, **__: object) -> object:
+        raise AssertionError("it was tokenized")
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1 << 20))
+    with pytest.raises(InputError, match=r"'big' of 1 million letters .* 0\.1 GiB .*give a part"):
+        texts.tokenize(never, "x" * 1_000_000, "big")  # type: ignore[arg-type]
