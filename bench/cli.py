@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import signal
+import tempfile
 import textwrap
 import threading
 import tomllib
@@ -395,7 +396,7 @@ def _add_quantize(commands: _Commands) -> None:
     )
     output.add_argument(
         "--out",
-        type=Path,
+        type=_path,
         required=True,
         metavar="DIR",
         help="folder to write; it must not exist, or be empty (required)",
@@ -433,7 +434,7 @@ def _add_pair(commands: _Commands) -> None:
     )
     group = pair.add_argument_group("cells")
     group.add_argument(
-        "folder", metavar="DIR", type=Path, help="a folder that `compare` wrote (required)"
+        "folder", metavar="DIR", type=_path, help="a folder that `compare` wrote (required)"
     )
     group.add_argument(
         "cells",
@@ -456,7 +457,7 @@ def _add_tables(commands: _Commands) -> None:
     )
     group = tables.add_argument_group("cells")
     group.add_argument(
-        "folder", metavar="DIR", type=Path, help="a folder that `compare` wrote (required)"
+        "folder", metavar="DIR", type=_path, help="a folder that `compare` wrote (required)"
     )
     _price_per_hour(group)
 
@@ -497,7 +498,7 @@ def _add_baseline(commands: _Commands) -> None:
     _running(baseline, backend=True)
     output = baseline.add_argument_group("output")
     output.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="the file to write (required)"
+        "--out", type=_path, required=True, metavar="FILE", help="the file to write (required)"
     )
     output.add_argument(
         "--force", action="store_true", help="write over a baseline that is there (default: no)"
@@ -527,14 +528,14 @@ def _add_gate(commands: _Commands) -> None:
     _source(group)
     group.add_argument(
         "--run",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="a finished comparison to judge instead of measuring (default: none)",
     )
     group = gate.add_argument_group("gate")
     group.add_argument(
         "--baseline",
-        type=Path,
+        type=_path,
         action="append",
         required=True,
         metavar="FILE",
@@ -547,7 +548,7 @@ def _add_gate(commands: _Commands) -> None:
     output = gate.add_argument_group("output")
     output.add_argument(
         "--report",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="folder for gate.md, gate.json and gate.xml (default: none)",
     )
@@ -567,7 +568,7 @@ def _add_rebaseline(commands: _Commands) -> None:
         epilog=_REBASELINE + _exit_codes(DONE, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED),
     )
     group = again.add_argument_group("gate")
-    group.add_argument("file", type=Path, metavar="FILE", help="the baseline (required)")
+    group.add_argument("file", type=_path, metavar="FILE", help="the baseline (required)")
     _tolerances(group)
     group.add_argument(
         "--accept", action="store_true", help="write the new baseline over it (default: no)"
@@ -837,7 +838,7 @@ def _running(parser: argparse.ArgumentParser, *, backend: bool = False) -> None:
     _data_dir(group)
     group.add_argument(
         "--config",
-        type=Path,
+        type=_path,
         metavar="FILE.toml",
         help="options from a TOML file, without the dashes in front, such as "
         "calibration-samples = 64; options given here win (default: none)",
@@ -848,7 +849,7 @@ def _run_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument(
         "--out",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="folder for what comes out; one that holds the same comparison is gone on with "
         "(default: awq-bench-runs/MODEL-TIME, new)",
@@ -858,7 +859,7 @@ def _run_output(parser: argparse.ArgumentParser) -> None:
 def _data_dir(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--data-dir",
-        type=Path,
+        type=_path,
         metavar="DIR",
         default=argparse.SUPPRESS,
         help="folder with local copies of the texts, such as wikitext-2-raw-v1/test.jsonl "
@@ -869,11 +870,17 @@ def _data_dir(parser: argparse._ActionsContainer) -> None:
 def _tasks_data(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--tasks-data",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="folder with local copies of data sets, each under its name on the hub, such as "
         "DIR/openai/openai_humaneval; BFCL's data files in DIR/bfcl (default: none)",
     )
+
+
+def _path(value: str) -> Path:
+    if not value:  # of a variable of the shell that is not set; "" would be the folder one is in
+        raise argparse.ArgumentTypeError("it is empty; name a place")
+    return Path(value)
 
 
 def _names(value: str) -> tuple[str, ...]:
@@ -895,7 +902,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         known, beyond = parser.parse_known_args(arguments)
         if beyond:
-            fix = f"; {_EACH_ITS_OWN}" if known.command == "gate" else ""
+            files = known.command == "gate" and not any(word.startswith("-") for word in beyond)
+            fix = f"; {_EACH_ITS_OWN}" if files else f"; see awq-bench {known.command} --help"
             parser.error(f"unrecognized arguments: {' '.join(beyond)}{fix}")
     except SystemExit as stop:  # argparse has printed help (0) or what is wrong (2)
         return int(stop.code or 0)
@@ -1011,7 +1019,7 @@ def _request(parsed: dict[str, Any], *, command: str) -> Request:
     for name, value in parsed.items():
         if name in kinds and value is not None:
             values[name] = tuple(value) if isinstance(value, list) else value
-    if "model" not in values and command != "compare":
+    if not values.get("model") and command != "compare":
         raise InputError(f"{command} needs a MODEL: a hub name, a local folder, or 'reference'")
     parsed |= {name: value for name, value in values.items() if isinstance(value, Path)}
     if "data_dir" not in values and os.environ.get("AWQ_BENCH_DATA"):
@@ -1117,8 +1125,11 @@ def _show(output: Console, outcome: Outcome) -> int:
         output.print()
         for line in tables.failures(outcome.failed, outcome.records[0].cell.suites):
             output.print(escape.terminal(line, style="bold red"), soft_wrap=True)
+        again = f"the same command with --out {outcome.folder} runs what failed, and nothing else"
+        _say(output, again)
     output.print()
-    files = ", ".join(sorted(path.name for path in outcome.folder.iterdir()))
+    shown = (path.name for path in outcome.folder.iterdir() if path.name != "unfinished")
+    files = ", ".join(sorted(name for name in shown if not name.startswith(".")))
     _say(output, f"Written to {outcome.folder}: {files}")
     return CELL_FAILED if outcome.failed else DONE
 
@@ -1189,6 +1200,11 @@ def _baseline(parsed: dict[str, Any], output: Console, reporter: Reporter) -> in
     _refuse_unwritable("--out", out)
     if out.exists() and not force:
         raise InputError(f"{out} is there already; give --force to write over it")
+    if out.exists() and not _is_baseline(out):
+        raise InputError(
+            f"--out {out} was not written by `awq-bench baseline`, and --force writes over nothing "
+            "else; name another file"
+        )
     tolerances = baseline.parse_tolerances(parsed.pop("tolerance", []))
     seeds, source = parsed.pop("seeds", baseline.SEEDS), parsed.pop("source", None)
     method, scheme = parsed.pop("method", None), parsed.pop("scheme", None)
@@ -1217,13 +1233,25 @@ def _baseline(parsed: dict[str, Any], output: Console, reporter: Reporter) -> in
     return DONE
 
 
+def _is_baseline(path: Path) -> bool:
+    """Whether a file is a baseline, whole or not any more."""
+    try:
+        return '"baseline_version"' in path.read_text("utf-8")
+    except (OSError, ValueError):
+        return False
+
+
 def _refuse_unwritable(option: str, path: Path) -> None:
     """Before anything is measured: what could not be written at the end."""
     place = next(parent for parent in path.absolute().parents if parent.exists())
     if not place.is_dir():
         raise InputError(f"{option} {path}: {place} is a file, not a folder; name another place")
-    if not os.access(place, os.W_OK):
-        raise InputError(f"{option} {path}: {place} cannot be written; name another place")
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:  # also where the rights would allow it
+        raise InputError(
+            f"{option} {path}: {place} cannot be written ({error.strerror}); name another place"
+        ) from error
 
 
 def _gate(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
@@ -1253,6 +1281,8 @@ def _gate(parsed: dict[str, Any], output: Console, reporter: Reporter) -> int:
     code = GATE_FAILED if "fail" in outcomes else NO_VERDICT if "no verdict" in outcomes else DONE
     try:
         gate_report.write(results, folder)
+        if folder is not None:
+            _say(output, f"Written to {folder}")
     except InputError as error:  # of --report or GITHUB_STEP_SUMMARY; the verdict stays
         if code == DONE:
             raise

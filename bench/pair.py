@@ -7,7 +7,7 @@ from pathlib import Path
 from bench.paired import Comparison, verdict
 from bench.records import Record, read_record
 from bench.statistics import perplexity_ratio
-from bench.tables import Entry, Grid, failures
+from bench.tables import DTYPE_LABELS, Entry, Grid, failures
 from bench.task_tables import MARK, label_of, pair_suites
 from quantcore.errors import InputError, nearest
 
@@ -22,7 +22,8 @@ def open_cell(name: str, folder: Path) -> Record:
     if not there:
         raise InputError(f"{folder} holds no records; give a folder that `awq-bench compare` wrote")
     if name not in there:
-        raise InputError(f"no cell {name!r} in {folder}; {nearest(name, there)}")
+        wanted = "unquantized" if name in DTYPE_LABELS.values() else name  # as tables call it
+        raise InputError(f"no cell {name!r} in {folder}; {nearest(wanted, there)}")
     record = read_record(there[name])
     if record.status == "failed":
         raise InputError(f"{name} failed in {folder} ({record.error}); there is nothing to compare")

@@ -176,16 +176,24 @@ class AwqBench:
             model: a folder, a hub name, or ``reference``; default that of ``--awq-model``.
             options: fields of `bench.request.Request`; the others are those of the command line.
 
-        Raises:
-            InputError: anything about the request that cannot work.
+        A request that cannot work fails the test.
         """
+        from bench import escape
         from bench.compare import compare
+        from quantcore.errors import InputError, nearest
 
+        known = [one.name for one in fields(request_of(self._config))]
+        for name in options:
+            if name not in known:
+                pytest.fail(f"awq-bench: no option {name!r}; {nearest(name, known)}", pytrace=False)
         request = replace(request_of(self._config), **options)
         if model is not None:
             request = replace(request, model=model)
         self._count += 1
-        outcome = compare(request, out=self._folder / f"compare-{self._count}")
+        try:
+            outcome = compare(request, out=self._folder / f"compare-{self._count}")
+        except InputError as error:
+            pytest.fail(escape.line(f"awq-bench: {error}"), pytrace=False)
         _show(self._config, outcome)
         return outcome
 

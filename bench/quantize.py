@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from bench import environment, registry
 from bench.cell import calibration_batch, quantize_with_progress
@@ -11,10 +12,11 @@ from bench.progress import Reporter, quiet
 from bench.request import Request, build_calibration, open_model
 from quantcore import exclusion
 from quantcore.calibration import BlockWalk
-from quantcore.checkpoint import WholeFolder, save_hf
+from quantcore.checkpoint import MANIFEST, LoadedModel, WholeFolder, save_hf
 from quantcore.codes import Keeper
 from quantcore.discovery import discover
 from quantcore.errors import InputError, nearest
+from quantcore.method import Method
 from quantcore.quantize import bits_per_weight, stored_bytes
 from quantcore.scheme import QuantScheme
 
@@ -42,10 +44,22 @@ def quantize(
             f"{nearest(checkpoint_format, FORMATS)}"
         )
     chosen, parsed = registry.method(method), QuantScheme.parse(scheme)
-    WholeFolder(out)  # refuses an occupied folder before any work
-    loaded = open_model(request)
-    weights = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
-    WholeFolder(out, need_bytes=weights)  # and one for which there is no room
+    whole = WholeFolder(out)
+    with whole as folder:  # from here on: two of the same would both do the work
+        loaded = open_model(request)
+        whole.need(sum(p.numel() * p.element_size() for p in loaded.model.parameters()))
+        manifest, keeper = _quantized(request, loaded, chosen, parsed, say)
+        manifest["format"] = {"name": checkpoint_format, "weights": "dequantized"}
+        save_hf(loaded, folder, manifest, also=keeper.save)
+    return out
+
+
+def _quantized(
+    request: Request, loaded: LoadedModel, chosen: Method, parsed: QuantScheme, say: Reporter
+) -> tuple[dict[str, Any], Keeper]:
+    """Quantize a model in place: what to say of it, and its codes."""
+    if (loaded.folder / MANIFEST).is_file():
+        say.warn(f"{loaded.name} is quantized already: this adds a second loss to its first")
     structure = discover(loaded.model, exclude=request.exclude)
     structure.check_scheme(parsed)
     for notice in structure.notices:
@@ -88,8 +102,6 @@ def quantize(
         "relative_losses": report.relative_losses,
         "quantize_s": report.quantize_s,
         "environment": environment.describe(),
-        "format": {"name": checkpoint_format, "weights": "dequantized"},
         "seed": asdict(request)["seed"],
     }
-    save_hf(loaded, out, manifest, also=keeper.save)
-    return out
+    return manifest, keeper

@@ -11,6 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -421,54 +422,80 @@ def sha256_of(paths: list[Path]) -> str:
 class WholeFolder:
     """``with WholeFolder(out) as tmp``: write into ``tmp``; it becomes ``out`` if all went well.
 
-    ``tmp`` lies beside ``out`` and is locked: what a process leaves that is killed meanwhile goes
-    when the next one writes the same ``out``.
-
-    Raises:
-        InputError: ``out`` exists and is not an empty folder; or it cannot be written.
+    ``tmp`` lies beside ``out`` and is locked: no other process writes the same ``out`` meanwhile,
+    and what one leaves that is killed goes with the next.
     """
 
-    def __init__(self, out: Path, *, need_bytes: int = 0) -> None:
-        """Check that ``out`` is free, and that there is room for so many bytes."""
+    def __init__(self, out: Path) -> None:
+        """Check that ``out`` is free; nothing is made yet.
+
+        Raises:
+            InputError: it exists and is not an empty folder, or none that can be replaced.
+        """
         if out.is_symlink() and not out.exists():
             raise InputError(f"--out {out} is a link that leads nowhere; name another, or mend it")
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and not out.is_dir():
+            raise InputError(f"--out {out} exists and is a file; name a folder")
+        if out.is_dir() and any(out.iterdir()):
             raise InputError(f"{out} exists and is not empty; name another --out, or remove it")
-        resolved = out.resolve()
-        if resolved == Path.cwd():
+        self._asked, self._out = out, out.resolve()
+        if self._out == Path.cwd():
             raise InputError(f"--out {out} is the folder that you are in; name another --out")
-        place = next((p for p in resolved.parents if p.exists()), Path("/"))
-        if not place.is_dir() or not os.access(place, os.W_OK):
-            raise InputError(f"--out {out} cannot be written below {place}; name another --out")
-        free = shutil.disk_usage(place).free
-        if need_bytes > free:
+        if os.path.ismount(self._out):
             raise InputError(
-                f"--out {out} takes about {need_bytes / 2**20:,.0f} MiB, and {free / 2**20:,.0f} "
-                f"MiB are free at {place}; {_FIX}"
+                f"--out {out} is a mount point, which no finished folder can replace; name a "
+                "folder in it"
             )
-        self._asked, self._out = out, resolved
+        self._made: list[Path] = []
         self._lock: FileLock | None = None
 
     def __enter__(self) -> Path:
-        """A folder beside ``out``, on the same file system."""
+        """A folder beside ``out``, on the same file system.
+
+        Raises:
+            InputError: it cannot be made, or another process writes ``out``.
+        """
         place, begin = self._out.parent, f".{self._out.name[:100]}."
-        with writing(f"--out {self._asked}", _FIX):
+        self._made = [one for one in (place, *place.parents) if not one.exists()]
+        try:
             place.mkdir(parents=True, exist_ok=True)
             for left in place.glob(f"{glob.escape(begin)}*{_UNFINISHED}"):
-                _sweep(left)
+                if not _swept(left):
+                    raise InputError(
+                        f"--out {self._asked} is being written by another process; wait until it "
+                        "ends, or name another"
+                    )
             folder = tempfile.mkdtemp(prefix=begin, suffix=_UNFINISHED, dir=place)
-            self._temporary = Path(folder)
-            self._lock = FileLock(self._temporary / _LOCK, timeout=0)
-            self._lock.acquire()
+        except OSError as error:
+            self._remove_made()
+            raise InputError(
+                f"--out {self._asked} cannot be written below {place} ({error.strerror}); name "
+                "another --out"
+            ) from error
+        self._temporary = Path(folder)
+        self._lock = FileLock(self._temporary / _LOCK, timeout=0)
+        self._lock.acquire()
         self._temporary.chmod(0o755)
         return self._temporary
 
+    def need(self, count: int) -> None:
+        """Refuse a disk that has not room for so many bytes."""
+        free = shutil.disk_usage(self._temporary).free
+        if count > free:
+            raise InputError(
+                f"--out {self._asked} takes about {count / 2**20:,.0f} MiB, and "
+                f"{free / 2**20:,.0f} MiB are free; make room there, or name another --out"
+            )
+
     def __exit__(self, kind: object, value: object, traceback: object) -> None:
-        """Rename into place, or remove what was begun."""
+        """Rename into place, or remove what was begun.
+
+        Raises:
+            Unwritable: the system refuses, or refused what raised within.
+        """
         assert self._lock is not None, "it was entered"
         try:
             if kind is not None:
-                shutil.rmtree(self._temporary, ignore_errors=True)
                 refused = isinstance(value, OSError | SafetensorError)
                 if refused and not isinstance(value, FileNotFoundError):  # see `writing`
                     raise Unwritable(f"--out {self._asked} cannot be written ({value}); {_FIX}")
@@ -482,46 +509,55 @@ class WholeFolder:
                 os.replace(self._temporary, self._out)
                 files.sync(self._out.parent)
         finally:
+            if self._temporary.exists():  # it did not become `out`
+                shutil.rmtree(self._temporary, ignore_errors=True)
+                self._remove_made()
             self._lock.release()
 
+    def _remove_made(self) -> None:
+        """The folders above ``out`` that were not there before, unless somebody uses them now."""
+        with suppress(OSError):
+            for place in self._made:
+                place.rmdir()
 
-def _sweep(left: Path) -> None:
-    """Remove what a killed process was writing; one that lives holds its lock."""
+
+def _swept(left: Path) -> bool:
+    """Remove what a killed process was writing; False if it lives, and so holds its lock."""
     lock = FileLock(left / _LOCK, timeout=0)
     try:
         lock.acquire()
-    except (Timeout, OSError):
-        return
+    except Timeout:
+        return False
     try:
         shutil.rmtree(left, ignore_errors=True)
     finally:
         lock.release()
+    return True
 
 
 def save_hf(
     loaded: LoadedModel,
-    out: Path,
+    folder: Path,
     manifest: dict[str, Any],
     *,
     also: Callable[[Path], None] = lambda folder: None,
 ) -> None:
-    """Write an ordinary Transformers folder of the model as it now is, with its manifest.
+    """Write the model as it now is as an ordinary Transformers folder, with its manifest.
 
     Weights are stored in the dtype that the model ran in: in float32 they equal what a 4-bit
     checkpoint decodes to exactly.
 
     Args:
         loaded: the model.
-        out: the folder, whole or not at all.
+        folder: is there and empty; see `WholeFolder`.
         manifest: what `MANIFEST` is to hold.
         also: writes further files into the folder.
     """
-    with WholeFolder(out) as folder:
-        loaded.model.save_pretrained(folder, safe_serialization=True)
-        loaded.tokenizer.save_pretrained(folder)
-        also(folder)
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
-        # Tensors come as files that their owner alone may read, and a server is another user.
-        mode = (folder / MANIFEST).stat().st_mode
-        for path in folder.rglob("*.safetensors"):
-            path.chmod(mode)
+    loaded.model.save_pretrained(folder, safe_serialization=True)
+    loaded.tokenizer.save_pretrained(folder)
+    also(folder)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+    # Tensors come as files that their owner alone may read, and a server is another user.
+    mode = (folder / MANIFEST).stat().st_mode
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(mode)

@@ -79,7 +79,8 @@ def cut_windows(
         if not 1 <= count <= whole:
             raise InputError(
                 f"--windows {count}: must be 1 to {whole}, as text {text_name!r} has {whole} "
-                f"windows of {seqlen} tokens; ask for fewer, or a smaller --seqlen"
+                f"windows of {seqlen} tokens; "
+                + ("ask for fewer, or a smaller --seqlen" if count > 0 else "ask for some")
             )
         windows = windows[torch.arange(count) * whole // count]
         if count < whole:

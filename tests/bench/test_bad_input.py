@@ -1260,6 +1260,32 @@ def test_quantize_into_the_folder_that_one_is_in(
     assert len(printed.splitlines()) == 1  # before any work
 
 
+def test_quantize_onto_a_mount_point(quantize: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A volume of a container: the finished folder could not take its place."""
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "out")
+    printed = quantize(value="--out out", rule="is a mount point", fix="name a folder in it")
+    assert len(printed.splitlines()) == 1
+
+
+def test_quantize_leaves_no_folder_that_it_made(quantize: Refused, tmp_path: Path) -> None:
+    quantize("--out", "deep/er/out", "--exclude", "*", value="*", rule="no linear", fix="fewer")
+    assert not (tmp_path / "deep").exists()
+
+
+def test_a_baseline_forced_over_another_file(baseline: Refused, tmp_path: Path) -> None:
+    write(tmp_path / "report.md", "mine")
+    baseline(
+        "--out", "report.md", "--force", value="report.md", rule="was not written by", fix="another"
+    )
+    assert (tmp_path / "report.md").read_text("utf-8") == "mine\n"
+
+
+def test_empty_names(refused: Refused, model: Path) -> None:
+    """Of a shell's variable that is not set."""
+    refused("evaluate", model, "--out", "", value="--out", rule="it is empty", fix="name a place")
+    refused("evaluate", "", value="MODEL", rule="needs a MODEL", fix="a local folder")
+
+
 def test_quantize_onto_a_link_that_leads_nowhere(quantize: Refused, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("gone")
     printed = quantize("--out", "link", value="link", rule="leads nowhere", fix="another|mend")
@@ -1278,7 +1304,8 @@ def test_quantize_into_an_occupied_folder(quantize: Refused, tmp_path: Path, occ
     if occupant == "folder":
         (tmp_path / "out").mkdir()
     write(tmp_path / "out" / "config.json" if occupant == "folder" else tmp_path / "out", "{}")
-    printed = quantize(value="out exists", rule="is not empty", fix="name another --out, or remove")
+    rule = "is not empty" if occupant == "folder" else "is a file"
+    printed = quantize(value="out exists", rule=rule, fix="name another --out, or remove|a folder")
     assert len(printed.splitlines()) == 1  # before any work
 
 
@@ -1513,28 +1540,22 @@ def test_a_baseline_in_the_place_of_a_folder(baseline: Refused, tmp_path: Path) 
     baseline("--out", "folder", "--force", value="folder", rule="is a folder", fix="name a file")
 
 
-@pytest.mark.parametrize("command", ["baseline", "gate"])
-def test_a_place_without_rights(
-    refused: Refused,
-    model: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    command: str,
-) -> None:
-    real = os.access
-    monkeypatch.setattr(  # whoever tests may have all rights
-        os, "access", lambda path, *rest: Path(path) != tmp_path and real(path, *rest)
-    )
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a place that not even root can write")
+@pytest.mark.parametrize("command", ["baseline", "gate", "quantize"])
+def test_a_place_that_cannot_be_written(refused: Refused, model: Path, command: str) -> None:
+    """Known before anything is measured, though the rights would allow it."""
     arguments = {
-        "baseline": (model, "--out", "deep/b.json"),
-        "gate": ("--baseline", "b.json", "--report", "deep/report"),
+        "baseline": (model, "--out", "/proc/b.json"),
+        "gate": ("--baseline", "b.json", "--report", "/proc/report"),
+        "quantize": (model, "--method", "rtn", "--scheme", "int4-g32", "--out", "/proc/out"),
     }[command]
-    refused(
+    printed = refused(
         *(command, *arguments),
-        value=f"{arguments[-1]}: TMP",
+        value=f"{arguments[-1]}",
         rule="cannot be written",
-        fix="name another place",
+        fix="name another",
     )
+    assert len(printed.splitlines()) == 1  # before any work
 
 
 @pytest.mark.parametrize(
