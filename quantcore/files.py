@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +14,11 @@ _BEGINNING, _END = ".", ".awq-bench.tmp"
 """What a file is called until it is whole: hidden, and known as ours to whoever comes after."""
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, *, takes: int | None = None) -> Iterator[Path]:
     """A file to write that becomes ``path`` if all goes well; else nothing of it stays.
 
     It has a name that no other process has, so that two may write the same path: one of them wins,
@@ -22,9 +27,10 @@ def whole(path: Path) -> Iterator[Path]:
 
     Args:
         path: where it is to be; folders above it are made.
+        takes: bytes, where they are known.
 
     Raises:
-        OSError: the system refuses.
+        OSError: the system refuses; of a full disk it names the file and what is missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{_BEGINNING}{secrets.token_hex(8)}{_END}")
@@ -32,16 +38,27 @@ def whole(path: Path) -> Iterator[Path]:
         yield temporary
         sync(temporary)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise _full(error, path, takes) from error
         raise
     sync(path.parent)
 
 
+def _full(error: OSError, path: Path, takes: int | None) -> OSError:
+    """The same, with what a user has to know to make room."""
+    free = f"{shutil.disk_usage(path.parent).free / 1024:,.0f} KiB are free"
+    need = ";" if takes is None else f" takes {takes / 1024:,.0f} KiB,"
+    assert error.errno is not None, "it was compared"
+    return OSError(error.errno, f"{os.strerror(error.errno)}: {path.name}{need} {free}", str(path))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all; see `whole`."""
-    with whole(path) as temporary:
-        temporary.write_text(text, "utf-8")
+    content = text.encode()
+    with whole(path, takes=len(content)) as temporary:
+        temporary.write_bytes(content)
 
 
 def is_unfinished(path: Path) -> bool:

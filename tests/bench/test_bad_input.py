@@ -1147,7 +1147,8 @@ def test_a_disk_that_becomes_full(
     assert main([*command, "--out", "out"]) == 2
     said = capsys.readouterr().err
     assert "Traceback" not in said
-    assert "error: out cannot be written (No space left on device); make room" in said
+    assert f"error: out cannot be written (No space left on device: {name}" in said
+    assert "make room" in said
     assert main([*command, "--out", "out"]) == 2  # it was no other comparison's
     assert "No space left on device" in capsys.readouterr().err
     full("")
@@ -1278,6 +1279,12 @@ def test_a_baseline_forced_over_another_file(baseline: Refused, tmp_path: Path) 
         "--out", "report.md", "--force", value="report.md", rule="was not written by", fix="another"
     )
     assert (tmp_path / "report.md").read_text("utf-8") == "mine\n"
+
+
+def test_a_config_that_is_a_pipe(evaluate: Refused, model: Path, tmp_path: Path) -> None:
+    """Reading it would wait for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    evaluate(model, "--config", "pipe", value="--config pipe", rule="is no file", fix="holds TOML")
 
 
 def test_empty_names(refused: Refused, model: Path) -> None:

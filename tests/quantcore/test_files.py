@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import stat
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,13 +28,32 @@ def test_what_fails_leaves_what_was_there_and_nothing_else(
         raise OSError("planted")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", fails) if step == "write" else patch.setattr(
-            os, step, fails
-        )
+        where = (Path, "write_bytes") if step == "write" else (os, step)
+        patch.setattr(*where, fails)
         with pytest.raises(OSError, match="planted"):
             files.write_text(path, "new")
     assert path.read_text("utf-8") == "old"
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_full_disk_names_the_file_and_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    usage = SimpleNamespace(free=512 * 1024)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match=r"device: a\.json takes 1,000 KiB, 512") as caught:
+        files.write_text(tmp_path / "a.json", "x" * 1024_000)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "a.json"))
+    with (
+        pytest.raises(OSError, match=r"device: a\.svg; 512 KiB are free"),
+        files.whole(tmp_path / "a.svg"),
+    ):
+        full()
+    assert os.listdir(tmp_path) == []
 
 
 def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
