@@ -49,6 +49,8 @@ _EXIT_CODES = {
     INTERRUPTED: "interrupted (143: by SIGTERM, 129: by SIGHUP); it says what is kept",
 }
 
+_MEASURED = (DONE, BAD_INPUT, CELL_FAILED, INTERNAL_ERROR, INTERRUPTED)
+
 _START = """\
 start here:
   # what this machine has, and what it lacks
@@ -324,7 +326,7 @@ def _add_compare(commands: _Commands) -> None:
         description="Quantize MODEL with every method and scheme, measure each against the "
         "unquantized model on the same windows of text, and print the table. One calibration pass "
         "serves all cells. Without options: the shipped model, four methods, three schemes.",
-        epilog=_COMPARE + _exit_codes(),
+        epilog=_COMPARE + _exit_codes(*_MEASURED),
     )
     _model(compare, default="reference")
     group = compare.add_argument_group("what to compare")
@@ -411,7 +413,7 @@ def _add_evaluate(commands: _Commands) -> None:
         about="measure one model as it is",
         description="Measure MODEL as it is, its perplexity or any suite: an unquantized model, or "
         "a folder that `awq-bench quantize` wrote. Nothing is quantized.",
-        epilog=_EVALUATE + _exit_codes(),
+        epilog=_EVALUATE + _exit_codes(*_MEASURED),
     )
     _model(evaluate)
     _evaluation(evaluate)
