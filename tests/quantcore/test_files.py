@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -74,6 +75,50 @@ def test_what_a_killed_process_leaves_is_known_as_ours(tmp_path: Path) -> None:
     assert not files.is_unfinished(tmp_path / "a")
     assert not files.is_unfinished(tmp_path / ".hidden")
     assert not files.is_unfinished(tmp_path / "a.tmp")
+
+
+def test_what_a_killed_process_leaves_goes_and_what_one_writes_stays(tmp_path: Path) -> None:
+    left = tmp_path / ".0123456789abcdef.awq-bench.tmp"
+    left.write_text("{", "utf-8")
+    (tmp_path / ".mine").write_text("mine", "utf-8")
+    with files.whole(tmp_path / "a") as temporary:
+        assert not left.exists()
+        files.write_text(tmp_path / "b", "b")
+        temporary.write_text("a", "utf-8")
+    assert sorted(os.listdir(tmp_path)) == [".mine", "a", "b"]
+
+
+def test_what_is_swept_before_it_is_locked_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process begins a file there just then, and takes this one's for a killed one's."""
+    real, swept = fcntl.flock, []
+
+    def slow(file: Any, flags: int) -> None:
+        if not swept:
+            swept.append(file)
+            files.write_text(tmp_path / "b", "b")
+        real(file, flags)
+
+    monkeypatch.setattr(fcntl, "flock", slow)
+    with files.whole(tmp_path / "a") as temporary:
+        assert temporary.exists()
+        files.write_text(tmp_path / "c", "c")
+        temporary.write_text("a", "utf-8")
+    assert sorted(os.listdir(tmp_path)) == ["a", "b", "c"]
+
+
+def test_where_there_are_no_locks_nothing_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with files.whole(tmp_path / "a") as temporary:
+        temporary.write_text("a", "utf-8")
+        files.write_text(tmp_path / "b", "b")
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
 
 
 def test_two_writers_and_a_reader_see_whole_files_only(tmp_path: Path) -> None:
