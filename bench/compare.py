@@ -31,6 +31,9 @@ from quantcore.method import Method
 from quantcore.scheme import QuantScheme
 from quantcore.structure import Structure
 
+_CACHE = "calibration-cache"
+"""Of a comparison's folder: statistics that would take too much memory."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -94,6 +97,8 @@ class Comparison:
         if all(record.status == "done" for record in records):
             # Else the same command with --out runs the suites that failed, and no other.
             shutil.rmtree(self.run.path / "unfinished", ignore_errors=True)
+        # Nobody comes back to what is finished: killed from here on, it would stay.
+        shutil.rmtree(self.run.path / _CACHE, ignore_errors=True)
         self.run.finish()
         return Outcome(folder=self.run.path, records=records, tables=tuple(layouts))
 
@@ -202,7 +207,7 @@ def begin(
     with RunFolder.open(out, [c for c, _, _ in plan], request, say) as run:
         if run.resumed:
             say.say(f"going on with {run.path}: {len(run.done)} of {len(plan)} cells are there")
-        cache = run.path / "calibration-cache" if needs_disk else None
+        cache = run.path / _CACHE if needs_disk else None
         pending = [entry for entry in plan if entry[0].id not in run.done]
         for notice in structure.notices:
             say.warn(notice)
@@ -227,8 +232,9 @@ def begin(
                 run=run, plan=tuple(plan), bench=bench, price_per_hour=request.price_per_hour
             )
         finally:
-            if cache is not None:  # gigabytes of a large model, and of no use to another run
-                shutil.rmtree(cache, ignore_errors=True)
+            # Gigabytes of a large model, and of no use to another run. One that was killed may have
+            # needed it where this one does not.
+            shutil.rmtree(run.path / _CACHE, ignore_errors=True)
 
 
 def _named_backends(request: Request) -> list[tuple[str, str]]:

@@ -26,7 +26,7 @@ from bench.progress import Reporter, quiet
 from bench.quantize import quantize
 from bench.records import read_record
 from bench.request import Request, build_calibration, open_model
-from bench.run_folder import OtherComparison
+from bench.run_folder import OtherComparison, RunFolder
 from quantcore import exclusion
 from quantcore.errors import InputError
 from quantcore.quantize import quantize_model
@@ -414,6 +414,26 @@ def test_statistics_go_to_disk_when_memory_is_short(
         assert one.metrics[METRIC]["value"] == pytest.approx(
             other.metrics[METRIC]["value"], rel=1e-5
         )
+
+
+def test_statistics_on_disk_are_gone_before_the_folder_is_finished(
+    asked: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody comes back to a finished folder: what a killed process left there would stay."""
+    cache = tmp_path / "run" / "calibration-cache"
+    real = RunFolder.finish
+
+    def finish(run: RunFolder) -> None:
+        assert not cache.exists()
+        real(run)
+
+    monkeypatch.setattr(RunFolder, "finish", finish)
+    with monkeypatch.context() as patch:
+        patch.setattr(cell, "_STATS_SHARE", 0.0)
+        compare.compare(asked, out=tmp_path / "run")
+    cache.mkdir()  # as of one that was killed when memory was short, and now it is not
+    compare.compare(asked, out=tmp_path / "run")
+    assert not cache.exists()
 
 
 def test_too_little_disk_is_refused_before_any_work(
