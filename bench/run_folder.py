@@ -178,10 +178,11 @@ def default_names(request: Request) -> Iterator[Path]:
 
 def _named(out: Path, held: ExitStack, say: Reporter) -> Path:
     """The folder that the user named, locked."""
-    strangers = out.is_dir() and not (out / _MANIFEST).is_file()
-    strangers = strangers and not all(
+    strangers = out.is_dir() and not all(
         path.name == _LOCK or files.is_unfinished(path) for path in out.iterdir()
     )
+    # Looked for after what lies beside it: another process may be just beginning.
+    strangers = strangers and not (out / _MANIFEST).is_file()
     if strangers or (out.exists() and not out.is_dir()):
         raise InputError(f"{out} exists and is no comparison; name another --out")
     try:

@@ -115,6 +115,22 @@ def test_a_folder_that_is_new_to_both_goes_to_one(say: Reporter) -> None:
         begun(say, Path("out"))
 
 
+def test_a_folder_that_another_process_is_just_beginning_is_a_comparison(
+    say: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its manifest comes before anything else is there, and after it was first looked for."""
+    Path("out").mkdir()
+    real = Path.iterdir
+
+    def slow(folder: Path) -> Iterator[Path]:
+        monkeypatch.setattr(Path, "iterdir", real)
+        begun(say, folder)
+        return real(folder)
+
+    monkeypatch.setattr(Path, "iterdir", slow)
+    assert begun(say, Path("out")) == Path("out")
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ArithmeticError])
 def test_an_exception_ends_the_lock(say: Reporter, error: type[BaseException]) -> None:
     def broken() -> None:
