@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from bench import environment, estimate, registry
 from bench.calibration import Calibration
@@ -58,6 +59,7 @@ class Calibrator:
         self._structure = structure
         self._tokens = calibration.tokens
         self._say = say
+        self._cache = cache
         self._store = StatsStore(cache)
         self._error: Exception | None = None
         self._batch_size = calibration_batch(loaded, calibration)
@@ -85,6 +87,8 @@ class Calibrator:
             return None
         try:
             return self._shared_stats()
+        except Unwritable:
+            raise
         except Exception:
             # RTN needs none; it only reports its losses where they are there.
             if method.calibration == "shared":
@@ -111,6 +115,10 @@ class Calibrator:
                         batch_size=self._batch_size,
                         done=lambda index: done(1),
                     )
+            except SafetensorError as error:  # it says what the system refused
+                raise Unwritable(
+                    f"{self._cache} cannot be written ({error}); make room and give rights there"
+                ) from error
             except Exception as error:
                 self._error = error
                 raise

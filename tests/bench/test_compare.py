@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import torch
 from rich.console import Console
+from safetensors import SafetensorError
 
 from bench import cell, cli, compare, gate, report, tables
 from bench.calibration import sample_from
@@ -28,7 +29,7 @@ from bench.records import read_record
 from bench.request import Request, build_calibration, open_model
 from bench.run_folder import OtherComparison, RunFolder
 from quantcore import exclusion
-from quantcore.errors import InputError
+from quantcore.errors import InputError, Unwritable
 from quantcore.quantize import quantize_model
 from suites.kv_cache import Forward
 
@@ -434,6 +435,26 @@ def test_statistics_on_disk_are_gone_before_the_folder_is_finished(
     cache.mkdir()  # as of one that was killed when memory was short, and now it is not
     compare.compare(asked, out=tmp_path / "run")
     assert not cache.exists()
+
+
+@pytest.mark.parametrize("method", ["rtn", "awq"])
+def test_statistics_for_which_the_disk_is_too_full_end_the_comparison(
+    asked: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """No failed cell is made of it, nor one of RTN without its losses."""
+
+    def full(*_: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(cell, "_STATS_SHARE", 0.0)
+    request = replace(asked, methods=(method, "awq+clip"))
+    with monkeypatch.context() as patch:
+        patch.setattr("quantcore.calibration.save_file", full)
+        with pytest.raises(Unwritable, match=r"calibration-cache cannot be written \(.*No space"):
+            compare.compare(request, out=tmp_path / "run")
+    assert os.listdir(tmp_path / "run" / "records") == ["unquantized.json"]
+    records = compare.compare(request, out=tmp_path / "run").records
+    assert all(one.quantization["relative_losses"] for one in records[1:])
 
 
 def test_too_little_disk_is_refused_before_any_work(
