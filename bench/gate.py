@@ -210,8 +210,16 @@ def measure_of(name: str) -> str:
     return "nats" if name == "divergence" else "fraction"
 
 
-def shown(name: str, value: float) -> str:
-    """A change in its gate's unit: ``+0.31 %``, ``+0.0012 nats``, ``-1.2 points``."""
+def shown(name: str, value: float, *, written: bool = False) -> str:
+    """A change in its gate's unit: ``+0.31 %``, ``+0.0012 nats``, ``-1.2 points``, ``+4.1e-06 %``.
+
+    Two digits of it at least, so that only what is 0 looks like it.
+
+    Args:
+        name: the gate.
+        value: in the gate's own measure.
+        written: it may be a number that somebody wrote, which is shown with all of its digits.
+    """
     if math.isinf(value):
         return "unbounded"
     if name == "perplexity":
@@ -222,8 +230,21 @@ def shown(name: str, value: float) -> str:
     if unit != "nats":
         value *= 100
     places = {"nats": 4, "points": 1, "%": 2}[unit]
-    small = 0 < abs(value) < 0.5 * 10**-places
-    return f"{value:+.0e} {unit}" if small else f"{value + 0.0:+.{places}f} {unit}"
+    value += 0.0  # no -0
+    digits = f"{value:+.9g}"
+    if not written or not _same(digits, value):
+        digits = f"{value:+.{places}f}"
+        if abs(value) < 10 ** (1 - places) and not _same(digits, value):
+            digits = f"{value:+#.2g}"
+    if "e" in digits:
+        return f"{digits} {unit}"
+    whole, _, rest = digits.partition(".")
+    return f"{whole}.{rest.ljust(places, '0')} {unit}"
+
+
+def _same(digits: str, value: float) -> bool:
+    """Whether they are this value, to what logarithms leave of it."""
+    return math.isclose(float(digits), value, rel_tol=1e-13)
 
 
 def parsed_tolerance(name: str, text: str) -> float:

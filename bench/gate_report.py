@@ -49,7 +49,7 @@ def grid(result: Result) -> Grid:
             ]
         size = detected.get(name)
         cells += [
-            shown(name, allowed.value),
+            shown(name, allowed.value, written=True),
             "-" if size is None else shown(name, size),
             MARKS[verdict.outcome],
         ]
@@ -121,9 +121,11 @@ def _notes(result: Result, noises: dict[str, Noise]) -> list[str]:
         said = {"every gate": next(iter(said.values()))}
     notes += [f"{name}: {why}." for name, why in said.items()]
     for name, allowed in result.baseline.tolerances.items():
-        text = f"Tolerance of {name}, {shown(name, allowed.value)}: {allowed.reason}."
+        value = shown(name, allowed.value, written=True)
+        text = f"Tolerance of {name}, {value}: {allowed.reason}."
         if name in noises:
-            text += f" Noise floor: reruns stay below {shown(name, noises[name].floor)}."
+            floor = shown(name, noises[name].floor)
+            text += f" Noise floor: reruns stay below {floor}."
         notes.append(text)
     notes += idle(result)
     if result.warnings:
@@ -258,7 +260,7 @@ def junit(results: Sequence[Result]) -> str:
             if one is not None and not said:
                 said = (
                     f"{shown(verdict.name, one.change)}, at least {shown(verdict.name, one.low)}; "
-                    f"allowed {shown(verdict.name, one.tolerance)}"
+                    f"allowed {shown(verdict.name, one.tolerance, written=True)}"
                 )
             kind = "failure" if verdict.outcome == "fail" else "error"
             ElementTree.SubElement(case, kind, message=escape.xml(said))

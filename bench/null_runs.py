@@ -182,7 +182,8 @@ def table(baselines: Sequence[Path]) -> str:
             size = detectable_of(baseline, name, own, noise_of(name, own, baseline.reruns))
             if size is None or name not in rates.caught:
                 continue
-            cells = [name, shown(name, baseline.tolerances[name].value), shown(name, size)]
+            allowed = shown(name, baseline.tolerances[name].value, written=True)
+            cells = [name, allowed, shown(name, size)]
             caught = [f"{100 * one / rates.runs:.1f} %" for one in rates.caught[name]]
             lines.append([first[0], *cells, *first[1:], *caught])
             first = ["", "", ""]

@@ -248,12 +248,29 @@ def test_a_report_that_cannot_be_written_changes_no_failure(
 
 
 def test_changes_are_shown_in_their_units() -> None:
-    found = [gate.shown("perplexity", value) for value in (0.0, 0.0031, -2e-7, float("inf"))]
-    assert found == ["+0.00 %", "+0.31 %", "-2e-05 %", "unbounded"]
-    assert gate.shown("divergence", 0.00012) == "+0.0001 nats"
-    assert gate.shown("divergence", 1e-5) == "+1e-05 nats"
+    found = [gate.shown("perplexity", value) for value in (0.0, -0.0, 0.0031, float("inf"))]
+    assert found == ["+0.00 %", "+0.00 %", "+0.31 %", "unbounded"]
+    assert gate.shown("divergence", 0.0012) == "+0.0012 nats"
     assert gate.shown("json", -0.0123) == "-1.2 points"
     assert gate.shown("throughput", 0.05) == "+4.88 %"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("perplexity", -4.12e-8, "-4.1e-06 %"),
+        ("perplexity", 5.123e-5, "+0.0051 %"),
+        ("perplexity", 2.01e-5, "+0.0020 %"),
+        ("size", 1.26e-4, "+0.013 %"),
+        ("divergence", 0.00012, "+0.00012 nats"),
+        ("divergence", 1.04e-5, "+1.0e-05 nats"),
+        ("json", -0.000416, "-0.042 points"),
+    ],
+)
+def test_a_small_change_is_shown_by_two_digits_and_never_as_none(
+    name: str, value: float, said: str
+) -> None:
+    assert gate.shown(name, value) == said
 
 
 @pytest.mark.parametrize("name", ["perplexity", "divergence", "json", "size", "throughput"])
@@ -265,7 +282,13 @@ def test_a_tolerance_is_shown_as_it_was_written(name: str) -> None:
         if float(f"{number:.{places}f}") < most:
             value = gate.parsed_tolerance(name, written)
             assert gate.shown(name, value) == f"+{written}"
+            assert gate.shown(name, value, written=True) == f"+{written}"
             assert gate.parsed_tolerance(name, gate.shown(name, value)) == value
+    for written in ("0.12345", "1.00625", "0.00125", "1.25e-07"):
+        value = gate.parsed_tolerance(name, written)
+        assert gate.shown(name, value, written=True) == f"+{written} {gate.unit_of(name)}"
+    # Nobody wrote this one.
+    assert gate.shown("divergence", 4 / 3, written=True) == "+1.3333 nats"
 
 
 def test_half_the_speed_is_half_the_speed() -> None:
