@@ -98,11 +98,14 @@ def idle(result: Result) -> list[str]:
 
 def _notes(result: Result, noises: dict[str, Noise]) -> list[str]:
     count = gates_of(result.baseline.tolerances)
+    error = f"{tolerance.ALPHA:g}" if count == 1 else f"{tolerance.ALPHA:g} / {count}"
+    if "size" in result.baseline.tolerances:
+        error += " (size is exact)"
     compared = "of what quantization costs" if result.paired else "of the model's own outcomes"
     notes = [
         f"Baseline {result.path}, made {result.baseline.made}. Change {compared}, "
         "paired by window and item; positive is worse. "
-        f"Each bound errs with probability {tolerance.ALPHA:g} / {count}: a gate passes if both "
+        f"Each bound errs with probability {error}: a gate passes if both "
         "are within the tolerance, fails if both are beyond it. Detected from: a regression of "
         f"this size fails with a power of {100 * tolerance.POWER:.0f} %.",
     ]

@@ -322,6 +322,18 @@ def test_a_quantized_folder_beside_its_source(
     assert cli.main(command) == cli.NO_VERDICT
 
 
+def test_a_size_takes_no_part_in_what_bounds_err_by(base: Baseline, tmp_path: Path) -> None:
+    pair = base.unquantized, base.quantized
+
+    def said(*names: str) -> str:
+        some = replace(base, tolerances={name: base.tolerances[name] for name in names})
+        return gate_report.grid(judge(some, tmp_path / "b.json", pair, base.declared)).notes[0]
+
+    assert "errs with probability 0.05: a gate passes" in said("perplexity")
+    assert "errs with probability 0.05 (size is exact): a gate" in said("perplexity", "size")
+    assert "0.05 / 2 (size is exact): a gate" in said("perplexity", "divergence", "size")
+
+
 RECORDS = Path(__file__).parents[2] / "results/reference/tasks/records"
 
 
