@@ -585,9 +585,12 @@ def _tolerance(
         return Tolerance(value=noise.tolerance(gates), reason=OWN_REASON)
     if asked.value < noise.floor:
         raise InputError(
-            f"--tolerance {name}: {shown(name, asked.value)} is below the noise floor of "
-            f"{shown(name, noise.floor)}, below which reruns of the same declaration stay 95 times "
-            "in 100; give at least that (what was measured is kept for the same command)"
+            f"--tolerance {name}: {shown(name, asked.value, written=True)} is below the noise "
+            f"floor of {shown(name, noise.floor)}, below which reruns of the same declaration, "
+            "here or on another machine, stay 95 times in 100; give "
+            # Above the floor however it is rounded: two digits are off by 5 % at most.
+            f"{shown(name, 1.1 * noise.floor)} or more (what was measured is kept for the same "
+            "command)"
         )
     return asked
 

@@ -23,7 +23,7 @@ from bench import tolerance
 from bench.record_check import DIGEST, digest, parsed, sealed
 from bench.records import Cell, Record, record_of, write_json
 from bench.task_tables import none_fits, task_suites, valued
-from bench.tolerance import Decision, Spread
+from bench.tolerance import Arithmetic, Decision, Spread
 from quantcore.errors import InputError, writing
 
 VERSION = 1
@@ -51,6 +51,29 @@ class Rerun:
     """One draw of many: another calibration, other seconds."""
     samples: dict[str, list[float]]
     """By gate, the change of every window or item against the baseline."""
+
+
+_SINGLE = {
+    "perplexity": Arithmetic(shift=5e-6, deviation=5e-6),
+    "divergence": Arithmetic(shift=1e-5, deviation=5e-6),
+    "items": Arithmetic(deviation=0.003),
+}
+ARITHMETIC = {
+    "float64": _SINGLE,  # logits are scored in float32
+    "float32": _SINGLE,
+    "float16": {
+        "perplexity": Arithmetic(shift=1e-4, deviation=1e-3),
+        "divergence": Arithmetic(shift=1e-4, deviation=5e-4),
+        "items": Arithmetic(deviation=0.05),
+    },
+    "bfloat16": {
+        "perplexity": Arithmetic(shift=3e-4, deviation=1e-2),
+        "divergence": Arithmetic(shift=1e-4, deviation=4e-3),
+        "items": Arithmetic(deviation=0.1),
+    },
+}
+"""By dtype, what another instruction set changes: nats of a window, or outcomes of an item. All
+that was measured lies within; the figures are in docs/gate.md."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +111,8 @@ class Change:
     """There is nothing to infer: one figure."""
     shares: Sequence[float] | None = None
     """Of each sample in what quantization costs, 1 on average; None: all alike."""
+    arithmetic: Arithmetic = field(default_factory=Arithmetic)
+    """What another machine changes by rounding."""
 
     @property
     def uneven(self) -> float:
@@ -142,7 +167,7 @@ class Noise:
     spread: Spread
     """The widest over windows or items."""
     floor: float
-    """What a rerun stays below with a probability of 95 %."""
+    """What a rerun, here or on another machine, stays below with a probability of 95 %."""
 
     def tolerance(self, gates: int) -> float:
         """Where nobody names one: twice the floor, so that a rerun's bound lies within it too."""
@@ -168,11 +193,12 @@ def noise_of(name: str, own: Change, reruns: Sequence[Rerun]) -> Noise | None:
     means = tuple(drawn or [found.mean for _, found in every])
     if len(means) < 2:
         return None
-    largest = max(found.mean for _, found in every)
+    spreads = [found for _, found in every]
+    spreads.append(own.arithmetic.spread(spreads[0]))  # reruns here may not differ at all
     return Noise(
         means=means,
-        spread=replace(max((one for _, one in every), key=lambda one: one.error), mean=0.0),
-        floor=max(tolerance.floor(means), largest),
+        spread=replace(max(spreads, key=lambda one: one.error), mean=0.0),
+        floor=max(tolerance.floor(means), *(one.mean for one in spreads)),
     )
 
 
@@ -390,7 +416,11 @@ def _windows(
         raise _Missing(f"{len(after)} windows where the baseline has {len(before)}")
     values = _finite([b - a for a, b in zip(before, after, strict=True)])
     mean = sum(_finite(before)) / len(before)
-    return Change(values=values, shares=[one / mean for one in before] if mean > 0 else None)
+    return Change(
+        values=values,
+        shares=[one / mean for one in before] if mean > 0 else None,
+        arithmetic=ARITHMETIC[base[1].cell.dtype][suite],
+    )
 
 
 def _items(
@@ -433,6 +463,7 @@ def _items(
         clusters=held["source"],
         flips=True,
         most=sum(held["value"]) / len(held["value"]),
+        arithmetic=ARITHMETIC[base[1].cell.dtype]["items"],
     )
 
 

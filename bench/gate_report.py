@@ -128,7 +128,7 @@ def _notes(result: Result, noises: dict[str, Noise]) -> list[str]:
         text = f"Tolerance of {name}, {value}: {allowed.reason}."
         if name in noises:
             floor = shown(name, noises[name].floor)
-            text += f" Noise floor: reruns stay below {floor}."
+            text += f" Noise floor: reruns, here or on another machine, stay below {floor}."
         notes.append(text)
     notes += idle(result)
     if result.warnings:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -59,6 +59,21 @@ class Spread:
     """Clusters."""
     size: float
     """Mean number of samples in a cluster."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arithmetic:
+    """What the same sums give on another machine, where they are added in another order."""
+
+    shift: float = 0.0
+    """Of the mean, over however many samples."""
+    deviation: float = 0.0
+    """Standard deviation of one sample's change."""
+
+    def spread(self, like: Spread, *, alpha: float = ALPHA) -> Spread:
+        """Of a mean over as many samples; its mean is what it stays below at 1 - alpha."""
+        error = self.deviation / math.sqrt(like.units * like.size)
+        return replace(like, mean=self.shift + float(stats.norm.isf(alpha)) * error, error=error)
 
 
 def spread(values: Sequence[float] | _Floats, clusters: Sequence[Hashable] | None) -> Spread:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -130,6 +131,25 @@ def test_a_tolerance_below_the_floor_is_refused_with_the_figure(
     enough = {"perplexity": Tolerance(value=noise.floor * 1.1, reason="strict")}
     again = baselines.make(asked, enough, parts=parts)
     assert again.tolerances["perplexity"] == enough["perplexity"]
+
+
+def test_a_tolerance_below_what_arithmetic_gives_is_refused(made: Baseline) -> None:
+    """Reruns of a folder may not differ at all, on this machine."""
+    own = own_changes(made)["perplexity"]
+    same = [Rerun(what="again", drawn=False, samples={"perplexity": list(own.values)})] * 2
+    noise = noise_of("perplexity", own, same)
+    assert noise is not None
+    assert noise.floor == own.arithmetic.spread(tolerance.spread(own.values, None)).mean > 0
+    none = Tolerance(value=0.0, reason="nothing may change")
+    said = r"\+0\.00 % is below the noise floor of \+0\.000\d\d %.* give (.*) or more"
+    with pytest.raises(InputError, match=said) as refused:
+        baselines._tolerance("perplexity", none, same, own, gates=1)
+    named = re.search(said, str(refused.value))
+    assert named is not None
+    value = gate.parsed_tolerance("perplexity", named[1])
+    assert noise.floor < value < 1.2 * noise.floor
+    enough = Tolerance(value=value, reason="hardly anything may change")
+    assert baselines._tolerance("perplexity", enough, same, own, gates=1) == enough
 
 
 @pytest.mark.parametrize(

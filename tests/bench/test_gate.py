@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
 from bench import baseline as baselines
-from bench import cli, gate, gate_report, pytest_plugin
+from bench import cli, gate, gate_report, pytest_plugin, tables
 from bench.baseline import Measured, opened
 from bench.compare import Comparison, compare
 from bench.gate import Baseline, Tolerance, judge, read, write
@@ -322,6 +323,69 @@ def test_a_quantized_folder_beside_its_source(
     assert cli.main(command) == cli.NO_VERDICT
 
 
+def made_of_zeros(base: Baseline, dtype: str, *, paired: bool = True) -> Baseline:
+    """A baseline of this dtype whose reruns all gave the same to the last bit."""
+    quantized = replace(base.quantized, cell=replace(base.quantized.cell, dtype=dtype))
+    base = replace(base, quantized=quantized, unquantized=base.unquantized if paired else None)
+    own = gate.own_changes(base)
+    samples = {name: list(own[name].values) for name in ("perplexity", "divergence")}
+    reruns = [gate.Rerun(what=what, drawn=False, samples=samples) for what in ("one", "other")]
+    return replace(
+        base,
+        reruns=tuple(reruns),
+        tolerances={
+            name: baselines._tolerance(name, None, reruns, own[name], gates=2) for name in samples
+        },
+    )
+
+
+# What other instruction sets changed at most: the mean, and the deviation of windows.
+MEASURED = {
+    "float32": {"perplexity": (5e-7, 8e-7), "divergence": (3e-6, 4e-7)},
+    "bfloat16": {"perplexity": (2e-4, 8e-3), "divergence": (5e-5, 3e-3)},
+}
+
+
+@pytest.mark.parametrize("dtype", MEASURED)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_another_instruction_set_passes_where_reruns_showed_nothing(
+    base: Baseline, tmp_path: Path, dtype: str, sign: int
+) -> None:
+    made = made_of_zeros(base, dtype)
+    random = np.random.default_rng(0)
+
+    def rounded(metrics: dict[str, Any]) -> None:
+        for suite, samples in (("perplexity", "window_nll"), ("divergence", "window_kl")):
+            own = metrics[made.quantized.cell.suites[suite]["metric"]]
+            mean, deviation = MEASURED[dtype][suite]
+            noise = random.normal(sign * mean, deviation, len(own[samples]))
+            own[samples] = (np.asarray(own[samples]) + noise).tolist()
+
+    for _ in range(100):
+        now = changed(made.quantized, rounded)
+        result = judge(made, tmp_path / "b.json", (made.unquantized, now), made.declared)
+        assert outcomes(result) == {"perplexity": "pass", "divergence": "pass"}
+    table = tables.markdown(gate_report.grid(result))
+    assert "+0.00 " not in table
+    assert "+0.0000 " not in table
+
+
+@pytest.mark.parametrize(("dtype", "worse"), [("float32", 1e-4), ("bfloat16", 0.02)])
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_real_change_still_fails_where_reruns_showed_nothing(
+    base: Baseline, tmp_path: Path, dtype: str, worse: float, paired: bool
+) -> None:
+    made = made_of_zeros(base, dtype, paired=paired)
+
+    def shift(metrics: dict[str, Any]) -> None:
+        own = metrics[PERPLEXITY]
+        own["window_nll"] = [nll + worse for nll in own["window_nll"]]
+
+    now = changed(made.quantized, shift)
+    result = judge(made, tmp_path / "b.json", (made.unquantized, now), made.declared)
+    assert outcomes(result)["perplexity"] == "fail"
+
+
 def test_a_size_takes_no_part_in_what_bounds_err_by(base: Baseline, tmp_path: Path) -> None:
     pair = base.unquantized, base.quantized
 
@@ -353,6 +417,28 @@ def of_tasks(now: str) -> tuple[Baseline, tuple[Record, Record]]:
         tolerances={name: Tolerance(value=0.02, reason="a test's") for name in names},
     )
     return made, (unquantized, measured)
+
+
+def test_an_item_that_flips_by_rounding_passes_and_lost_ones_do_not(tmp_path: Path) -> None:
+    made, (unquantized, quantized) = of_tasks("int3-g128")
+    cell = replace(made.quantized.cell, dtype="bfloat16")
+    made = replace(made, quantized=replace(made.quantized, cell=cell))
+    own = gate.own_changes(made)["json"]
+    reruns = [gate.Rerun(what="again", drawn=False, samples={"json": list(own.values)})] * 2
+    allowed = baselines._tolerance("json", None, reruns, own, gates=1)
+    made = replace(made, tolerances={"json": allowed}, reruns=tuple(reruns))
+
+    def outcome(lost: int) -> str:
+        def lose(metrics: dict[str, Any]) -> None:
+            held = metrics["json_acc"]["columns"]["value"]
+            for index in [n for n, value in enumerate(held) if value == 1.0][:lost]:
+                held[index] = 0.0
+
+        now = changed(replace(quantized, cell=cell), lose)
+        result = judge(made, tmp_path / "b.json", (unquantized, now), made.declared)
+        return outcomes(result)["json"]
+
+    assert [outcome(lost) for lost in (0, 1, 30)] == ["pass", "pass", "fail"]
 
 
 def test_every_task_suite_is_gated(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from bench import tolerance
-from bench.tolerance import decide, detectable, floor, spread
+from bench.tolerance import Arithmetic, decide, detectable, floor, spread
 
 
 def test_the_interval_is_students() -> None:
@@ -165,3 +165,17 @@ def test_the_floor_is_a_prediction_bound() -> None:
     assert floor([0.0, 5.0, 0.1]) >= 5.0
     with pytest.raises(ValueError, match="at least two"):
         floor([1.0])
+
+
+@pytest.mark.parametrize("count", [2, 16, 134])
+def test_other_machines_stay_below_what_arithmetic_gives(count: int) -> None:
+    random = np.random.default_rng(count)
+    arithmetic = Arithmetic(shift=0.2, deviation=1.5)
+    found = arithmetic.spread(spread([0.0] * count, None))
+    assert found.error == pytest.approx(1.5 / math.sqrt(count))
+    means = random.normal(0.2, 1.5, (4000, count)).mean(axis=1)
+    rate = np.mean(means <= found.mean)
+    assert abs(rate - 0.95) <= 3 * math.sqrt(0.05 * 0.95 / 4000)
+    clustered = arithmetic.spread(spread([0.0] * 2 * count, [n // 2 for n in range(2 * count)]))
+    assert clustered.error == pytest.approx(1.5 / math.sqrt(2 * count))
+    assert clustered.units == count
