@@ -6,15 +6,19 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 
+from bench import cli
 from bench.compare import Outcome, compare
 from bench.reference.train import train_tokenizer
 from bench.request import Request
+from tests.bench import forked
+from tests.bench.left import Alone, found
 from tests.conftest import tiny_model
 
 WORDS = [a + b + c for a in "bdfgklmnprst" for b in "aeiou" for c in ("", "n", "r", "st")]
@@ -80,6 +84,46 @@ def asked(tiny_folder: Path, text_folder: Path) -> Request:
         seqlen=32,
         suites=("perplexity", "divergence"),
     )
+
+
+@pytest.fixture(scope="session")
+def commands(asked: Request) -> dict[str, list[str]]:
+    """What writes, in the words of the command line; all into the folder that it runs in."""
+    scheme = ["int4-g32", "--text", str(asked.text), "--seqlen", "32"]
+    suites = ["--suites", "perplexity,divergence"]
+    calibration = ["--calibration", str(asked.calibration), "--calibration-samples", "8"]
+    calibration += ["--calibration-seqlen", "32"]
+    compared = [asked.model, "--methods", "rtn,awq", "--schemes", *scheme, *suites, *calibration]
+    return {
+        "compare": ["compare", *compared, "--out", "run"],
+        "compare without --out": ["compare", *compared],
+        "quantize": [
+            "quantize", asked.model, "--method", "awq", "--scheme", "int4-g32", *calibration,
+            "--out", "model",
+        ],
+        # One that is killed after the file was whole is asked for again, so --force.
+        "baseline": [
+            "baseline", asked.model, "--method", "rtn", "--scheme", *scheme, *suites,
+            "--out", "baseline.json", "--force",
+        ],
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def alone(
+    commands: dict[str, list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Alone]:
+    """By command, which is run once."""
+
+    @cache
+    def ran(name: str) -> Alone:
+        place = tmp_path_factory.mktemp("alone") / "place"
+        ended = forked.run(partial(forked.command, commands[name]), place)
+        assert ended.code == cli.DONE, ended.said
+        largest = max(path.stat().st_size for path in place.rglob("*") if path.is_file())
+        return Alone(ended.steps, found(place), largest)
+
+    return ran
 
 
 HOLD = """
