@@ -169,7 +169,7 @@ RACES = {
     # What two say of which one comes too late.
     "compare": "is being written by another process",
     NOTHING_NAMED: None,
-    "quantize": "is not empty|not empty",
+    "quantize": "is not empty|is being written by another process",
     "baseline": "is being written by another process",
 }
 
