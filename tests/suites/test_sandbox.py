@@ -287,7 +287,17 @@ def launched(folder: Path) -> list[str]:
     return found
 
 
-@pytest.fixture(scope="module", params=WORLDS)
+PARTLY = (
+    "without namespaces", "stranger, namespaces alone", "stranger, Landlock alone",
+    "stranger, seccomp alone",
+)  # fmt: skip
+"""Worlds whose layers others have too: all their attacks take some ten seconds each."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(one, marks=[pytest.mark.slow] * (one in PARTLY)) for one in WORLDS],
+)
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     stranger, without = WORLDS[request.param]
     if stranger and os.geteuid() != 0:
