@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -504,9 +505,17 @@ class WholeFolder:
                 (self._temporary / _LOCK).unlink()
                 for path in self._temporary.rglob("*"):
                     files.sync(path)
-                if self._out.is_dir():
-                    self._out.rmdir()
-                os.replace(self._temporary, self._out)
+                try:
+                    if self._out.is_dir():
+                        self._out.rmdir()
+                    os.replace(self._temporary, self._out)
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+                    raise InputError(  # both began before either could see the other
+                        f"--out {self._asked} is not empty any more: another process wrote it "
+                        "meanwhile; name another --out"
+                    ) from error
                 files.sync(self._out.parent)
         finally:
             if self._temporary.exists():  # it did not become `out`

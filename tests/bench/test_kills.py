@@ -173,7 +173,7 @@ RACES = {
     # What two say of which one comes too late.
     "compare": "is being written by another process",
     NOTHING_NAMED: None,
-    "quantize": "is not empty|is being written by another process",
+    "quantize": "is not empty|not empty any more|is being written by another process",
     "baseline": "is being written by another process",
 }
 

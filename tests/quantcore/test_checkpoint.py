@@ -88,6 +88,18 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["whole"]
 
 
+def test_what_another_process_wrote_meanwhile_stays(tmp_path: Path) -> None:
+    def late() -> None:
+        with WholeFolder(tmp_path / "out") as place:
+            (place / "whole").write_text("late", "utf-8")
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "first").write_text("first", "utf-8")
+
+    with pytest.raises(InputError, match="not empty any more: another process wrote it"):
+        late()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "first"]
+
+
 def test_a_link_to_an_empty_folder_is_written_through(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
