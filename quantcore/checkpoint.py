@@ -498,6 +498,7 @@ class WholeFolder:
         try:
             if kind is not None:
                 refused = isinstance(value, OSError | SafetensorError)
+                refused |= type(value) is Exception and "(os error " in str(value)  # tokenizers'
                 if refused and not isinstance(value, FileNotFoundError):  # see `writing`
                     raise Unwritable(f"--out {self._asked} cannot be written ({value}); {_FIX}")
                 return

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 from transformers import AutoModelForCausalLM
 
 from quantcore import checkpoint
@@ -119,6 +121,26 @@ def test_a_disk_that_fills_up_is_told_by_the_name_that_was_given(
     with pytest.raises(Unwritable, match=r"--out .*out cannot be written \(.*No space left"):
         full()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_under_a_tokenizer_is_told_too(tmp_path: Path) -> None:
+    """Its library raises a bare Exception, with the system's words."""
+
+    def full() -> None:
+        with WholeFolder(tmp_path / "out") as place:
+            (place / "tokenizer.json").symlink_to("/dev/full")
+            Tokenizer(BPE()).save(str(place / "tokenizer.json"))
+
+    with pytest.raises(Unwritable, match=r"--out .*out cannot be written \(No space left"):
+        full()
+    assert not list(tmp_path.iterdir())
+
+    def ours() -> None:
+        with WholeFolder(tmp_path / "out"):
+            raise Exception("planted")
+
+    with pytest.raises(Exception, match=r"^planted$"):
+        ours()
 
 
 HOLD = """
