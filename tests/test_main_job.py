@@ -146,6 +146,7 @@ def test_gate(place: Path) -> None:
     assert (place / "gate" / "gate.xml").is_file()
 
 
+@pytest.mark.slow
 def test_pytest_benchmark(place: Path) -> None:
     folder = place / "project"
     folder.mkdir()

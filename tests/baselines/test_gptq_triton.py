@@ -90,7 +90,13 @@ def run(program: str, **environment: str) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("program", [SEGMENTS, MATRICES], ids=["segments", "matrices"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(SEGMENTS, id="segments", marks=pytest.mark.slow),
+        pytest.param(MATRICES, id="matrices"),
+    ],
+)
 def test_the_kernel_rounds_as_the_loop_does(program: str) -> None:
     run(program, TRITON_INTERPRET="1")
 

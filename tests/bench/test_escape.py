@@ -44,7 +44,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def texts() -> list[str]:
     """Texts of everything that some output reads as its own."""
     chooser = random.Random(0)
-    return [NAME, *("".join(chooser.choices(PIECES, k=chooser.randint(1, 9))) for _ in range(3000))]
+    return [NAME, *("".join(chooser.choices(PIECES, k=chooser.randint(1, 9))) for _ in range(1500))]
 
 
 def parsed(markdown: str) -> list[Token]:

@@ -125,6 +125,7 @@ measure, Workbench.measure, ThroughputSuite.prepare = Workbench.measure, counted
 """
 
 
+@pytest.mark.slow
 def test_a_suite_that_fails_fails_its_tests_and_the_tables_follow(project: Path) -> None:
     (project / "conftest.py").write_text(BREAKS, "utf-8")
     names = "-kreference and (cell or decode)"

@@ -183,7 +183,7 @@ def test_compute_sanitizer_finds_nothing(tool: str, tmp_path: Path) -> None:
     assert "17 cases" in run(CASES, "cuda", command=watched, AWQ_BENCH_CACHE=str(tmp_path))
 
 
-@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+@pytest.mark.parametrize("dtype", [pytest.param("fp16", marks=pytest.mark.slow), "bf16"])
 def test_the_machine_code_keeps_up_with_memory(
     dtype: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

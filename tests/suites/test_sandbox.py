@@ -289,7 +289,7 @@ def launched(folder: Path) -> list[str]:
 
 PARTLY = (
     "without namespaces", "stranger, namespaces alone", "stranger, Landlock alone",
-    "stranger, seccomp alone",
+    "stranger, seccomp alone", "stranger, only what is needed",
 )  # fmt: skip
 """Worlds whose layers others have too: all their attacks take some ten seconds each."""
 
