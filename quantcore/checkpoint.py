@@ -466,18 +466,30 @@ class WholeFolder:
                         f"--out {self._asked} is being written by another process; wait until it "
                         "ends, or name another"
                     )
-            folder = tempfile.mkdtemp(prefix=begin, suffix=_UNFINISHED, dir=place)
+            self._temporary, self._lock = self._begun(place, begin)
         except OSError as error:
             self._remove_made()
             raise InputError(
                 f"--out {self._asked} cannot be written below {place} ({error.strerror}); name "
                 "another --out"
             ) from error
-        self._temporary = Path(folder)
-        self._lock = FileLock(self._temporary / _LOCK, timeout=0)
-        self._lock.acquire()
-        self._temporary.chmod(0o755)
         return self._temporary
+
+    @staticmethod
+    def _begun(place: Path, begin: str) -> tuple[Path, FileLock]:
+        """A locked folder; one that another process swept before it was locked is made again."""
+        while True:
+            folder = Path(tempfile.mkdtemp(prefix=begin, suffix=_UNFINISHED, dir=place))
+            lock = FileLock(folder / _LOCK, timeout=0)
+            try:
+                lock.acquire()
+                folder.chmod(0o755)
+            except (FileNotFoundError, Timeout):
+                lock.release()
+                continue
+            if (folder / _LOCK).exists():
+                return folder, lock
+            lock.release()
 
     def need(self, count: int) -> None:
         """Refuse a disk that has not room for so many bytes."""

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,26 @@ def test_what_another_process_wrote_meanwhile_stays(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not empty any more: another process wrote it"):
         late()
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "first"]
+
+
+def test_what_is_swept_before_it_is_locked_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process begins just then, and takes this one's for a killed one's."""
+    real, swept = tempfile.mkdtemp, []
+
+    def slow(**options: Any) -> str:
+        folder = real(**options)
+        if not swept:
+            swept.append(folder)
+            assert checkpoint._swept(Path(folder))
+        return folder
+
+    monkeypatch.setattr(tempfile, "mkdtemp", slow)
+    with WholeFolder(tmp_path / "out") as place:
+        (place / "whole").write_text("whole", "utf-8")
+    assert swept
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "whole"]
 
 
 def test_a_link_to_an_empty_folder_is_written_through(tmp_path: Path) -> None:
