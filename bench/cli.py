@@ -434,11 +434,7 @@ def _add_pair(commands: _Commands) -> None:
         "chance.",
         epilog=_PAIR + _exit_codes(DONE, BAD_INPUT, INTERNAL_ERROR),
     )
-    group = pair.add_argument_group("cells")
-    group.add_argument(
-        "folder", metavar="DIR", type=_path, help="a folder that `compare` wrote (required)"
-    )
-    group.add_argument(
+    _compared(pair).add_argument(
         "cells",
         metavar="CELL",
         nargs=2,
@@ -457,11 +453,15 @@ def _add_tables(commands: _Commands) -> None:
         "and named.",
         epilog=_TABLES + _exit_codes(DONE, BAD_INPUT, CELL_FAILED, INTERNAL_ERROR),
     )
-    group = tables.add_argument_group("cells")
+    _price_per_hour(_compared(tables))
+
+
+def _compared(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    group = parser.add_argument_group("cells")
     group.add_argument(
         "folder", metavar="DIR", type=_path, help="a folder that `compare` wrote (required)"
     )
-    _price_per_hour(group)
+    return group
 
 
 def _add_baseline(commands: _Commands) -> None:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -33,7 +32,6 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
 MANIFEST = "awq_bench.json"
 """What `save_hf` leaves in a folder: method, scheme, source."""
-_LOCK, _UNFINISHED = ".lock", ".awq-bench.tmp"
 _FIX = "make room and give rights there, or name another --out"
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _MOST = {"num_hidden_layers": 2_000, "num_labels": 100_000}
@@ -448,7 +446,6 @@ class WholeFolder:
                 "folder in it"
             )
         self._made: list[Path] = []
-        self._lock: FileLock | None = None
 
     def __enter__(self) -> Path:
         """A folder beside ``out``, on the same file system.
@@ -460,13 +457,15 @@ class WholeFolder:
         self._made = [one for one in (place, *place.parents) if not one.exists()]
         try:
             place.mkdir(parents=True, exist_ok=True)
-            for left in place.glob(f"{glob.escape(begin)}*{_UNFINISHED}"):
-                if not _swept(left):
-                    raise InputError(
-                        f"--out {self._asked} is being written by another process; wait until it "
-                        "ends, or name another"
-                    )
-            self._temporary, self._lock = self._begun(place, begin)
+            if files.sweep(place.glob(f"{glob.escape(begin)}*{files.UNFINISHED}")):
+                raise InputError(
+                    f"--out {self._asked} is being written by another process; wait until it "
+                    "ends, or name another"
+                )
+            self._temporary, self._held = files.begun(
+                lambda: Path(tempfile.mkdtemp(prefix=begin, suffix=files.UNFINISHED, dir=place))
+            )
+            self._temporary.chmod(0o755)
         except OSError as error:
             self._remove_made()
             raise InputError(
@@ -474,22 +473,6 @@ class WholeFolder:
                 "another --out"
             ) from error
         return self._temporary
-
-    @staticmethod
-    def _begun(place: Path, begin: str) -> tuple[Path, FileLock]:
-        """A locked folder; one that another process swept before it was locked is made again."""
-        while True:
-            folder = Path(tempfile.mkdtemp(prefix=begin, suffix=_UNFINISHED, dir=place))
-            lock = FileLock(folder / _LOCK, timeout=0)
-            try:
-                lock.acquire()
-                folder.chmod(0o755)
-            except (FileNotFoundError, Timeout):
-                lock.release()
-                continue
-            if (folder / _LOCK).exists():
-                return folder, lock
-            lock.release()
 
     def need(self, count: int) -> None:
         """Refuse a disk that has not room for so many bytes."""
@@ -506,7 +489,6 @@ class WholeFolder:
         Raises:
             Unwritable: the system refuses, or refused what raised within.
         """
-        assert self._lock is not None, "it was entered"
         try:
             if kind is not None:
                 refused = isinstance(value, OSError | SafetensorError)
@@ -515,7 +497,6 @@ class WholeFolder:
                     raise Unwritable(f"--out {self._asked} cannot be written ({value}); {_FIX}")
                 return
             with writing(f"--out {self._asked}", _FIX):
-                (self._temporary / _LOCK).unlink()
                 for path in self._temporary.rglob("*"):
                     files.sync(path)
                 try:
@@ -534,27 +515,13 @@ class WholeFolder:
             if self._temporary.exists():  # it did not become `out`
                 shutil.rmtree(self._temporary, ignore_errors=True)
                 self._remove_made()
-            self._lock.release()
+            os.close(self._held)
 
     def _remove_made(self) -> None:
         """The folders above ``out`` that were not there before, unless somebody uses them now."""
         with suppress(OSError):
             for place in self._made:
                 place.rmdir()
-
-
-def _swept(left: Path) -> bool:
-    """Remove what a killed process was writing; False if it lives, and so holds its lock."""
-    lock = FileLock(left / _LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        return False
-    try:
-        shutil.rmtree(left, ignore_errors=True)
-    finally:
-        lock.release()
-    return True
 
 
 def save_hf(

@@ -7,14 +7,12 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
-_BEGINNING, _END = ".", ".awq-bench.tmp"
-"""What a file is called until it is whole: hidden, and known as ours to whoever comes after."""
-
+_BEGINNING, UNFINISHED = ".", ".awq-bench.tmp"
+"""What is called so is not whole: hidden, and known as ours to whoever comes after."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -35,8 +33,14 @@ def whole(path: Path, *, takes: int | None = None) -> Iterator[Path]:
         OSError: the system refuses; of a full disk it names the file and what is missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path.parent)
-    temporary, held = _begun(path)
+    sweep(filter(is_unfinished, path.parent.glob(f"{_BEGINNING}*{UNFINISHED}")))
+
+    def make() -> Path:
+        new = path.with_name(f"{_BEGINNING}{secrets.token_hex(8)}{UNFINISHED}")
+        new.touch(exist_ok=False)
+        return new
+
+    temporary, held = begun(make)
     try:
         yield temporary
         sync(temporary)
@@ -47,7 +51,7 @@ def whole(path: Path, *, takes: int | None = None) -> Iterator[Path]:
             raise _full(error, path, takes) from error
         raise
     finally:
-        held.close()
+        os.close(held)
     sync(path.parent)
 
 
@@ -59,24 +63,47 @@ def _full(error: OSError, path: Path, takes: int | None) -> OSError:
     return OSError(error.errno, f"{os.strerror(error.errno)}: {path.name}{need} {free}", str(path))
 
 
-def _begun(path: Path) -> tuple[Path, IO[bytes]]:
-    """An empty file beside ``path``, locked for as long as it is open."""
+def begun(make: Callable[[], Path]) -> tuple[Path, int]:
+    """A new file or folder, locked until its handle is closed.
+
+    Args:
+        make: makes one of a name that no other has; called again if another process sweeps it just
+            then.
+    """
     while True:
-        temporary = path.with_name(f"{_BEGINNING}{secrets.token_hex(8)}{_END}")
-        held = temporary.open("xb")
-        with suppress(OSError):  # a file system without locks, where nobody sweeps either
-            fcntl.flock(held, fcntl.LOCK_EX)
-        if temporary.exists():  # else another process swept it before it was locked
-            return temporary, held
-        held.close()
+        path = make()
+        with suppress(FileNotFoundError):
+            handle = _opened(path)
+            with suppress(OSError):  # a file system without locks, where nobody sweeps either
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if path.exists():
+                return path, handle
+            os.close(handle)
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes were writing; one that lives has its file locked."""
-    for left in filter(is_unfinished, folder.glob(f"{_BEGINNING}*{_END}")):
-        with suppress(OSError), left.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            left.unlink(missing_ok=True)
+def sweep(left: Iterable[Path]) -> list[Path]:
+    """Remove files and folders that killed processes were writing; those that live hold others.
+
+    Returns:
+        what a living process holds.
+    """
+    held = []
+    for path in left:
+        with suppress(OSError):  # gone meanwhile, another user's, or on a file system without locks
+            handle = _opened(path)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            except BlockingIOError:
+                held.append(path)
+            finally:
+                os.close(handle)
+    return held
+
+
+def _opened(path: Path) -> int:
+    """A handle to lock; some file systems lock only files that are open for writing."""
+    return os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -88,7 +115,7 @@ def write_text(path: Path, text: str) -> None:
 
 def is_unfinished(path: Path) -> bool:
     """Whether a file is what a process left that was killed while it wrote with `whole`."""
-    return path.name.startswith(_BEGINNING) and path.name.endswith(_END)
+    return path.name.startswith(_BEGINNING) and path.name.endswith(UNFINISHED)
 
 
 def sync(path: Path) -> None:

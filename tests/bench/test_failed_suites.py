@@ -18,7 +18,7 @@ from rich.console import Console
 from bench import cell, cli, gate, report, tables
 from bench.cell import label_of
 from bench.compare import Outcome, begin, compare
-from bench.measure import PartFailed, TasksSuite, TextSuite, ThroughputSuite
+from bench.measure import PartFailed, Suite, TasksSuite, TextSuite, ThroughputSuite
 from bench.pair import open_cell, pair
 from bench.progress import Reporter
 from bench.record_check import sealed
@@ -59,6 +59,20 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
+def watched(patch: pytest.MonkeyPatch, *suites: type[Suite]) -> list[str]:
+    """Labels of the models that these suites are asked to measure from now on."""
+    asked: list[str] = []
+    for suite in suites:
+        measure = suite.measure
+
+        def seen(one: Any, label: str, *arguments: Any, measure: Any = measure) -> Any:
+            asked.append(label)
+            return measure(one, label, *arguments)
+
+        patch.setattr(suite, "measure", seen)
+    return asked
+
+
 def test_what_was_measured_is_kept_and_shown(
     request_: Request, tmp_path: Path, broken: pytest.MonkeyPatch
 ) -> None:
@@ -91,14 +105,7 @@ def test_the_same_command_runs_what_failed_and_that_alone(
 ) -> None:
     first = compare(request_, out=tmp_path / "run")
     broken.undo()
-    asked: list[str] = []
-    measure = TextSuite.measure
-
-    def seen(suite: TextSuite, label: str, *arguments: Any) -> Any:
-        asked.append(label)
-        return measure(suite, label, *arguments)
-
-    broken.setattr(TextSuite, "measure", seen)
+    asked = watched(broken, TextSuite)
     again = compare(request_, out=tmp_path / "run")
     assert asked == []
     assert [record.status for record in again.records] == ["done", "done"]
@@ -179,15 +186,7 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_measured(
         patch.setattr(*target, full)
         with pytest.raises(Unwritable, match="No space left"):
             compare(request_)
-    asked: list[str] = []
-    for suite in (TextSuite, TasksSuite):
-        measure = suite.measure
-
-        def seen(one: Any, label: str, *arguments: Any, measure: Any = measure) -> Any:
-            asked.append(label)
-            return measure(one, label, *arguments)
-
-        monkeypatch.setattr(suite, "measure", seen)
+    asked = watched(monkeypatch, TextSuite, TasksSuite)
     outcome = compare(request_)
     assert [record.status for record in outcome.records] == ["done", "done"]
     assert not any("RTN" not in label for label in asked)
@@ -237,14 +236,7 @@ def test_a_cell_that_failed_in_part_is_tried_once(
     request_: Request, tmp_path: Path, broken: pytest.MonkeyPatch
 ) -> None:
     """Each test of `pytest --benchmark` asks for its cell's record; the last gets the tables."""
-    asked: list[str] = []
-    measure = TextSuite.measure
-
-    def seen(suite: TextSuite, label: str, *arguments: Any) -> Any:
-        asked.append(label)
-        return measure(suite, label, *arguments)
-
-    broken.setattr(TextSuite, "measure", seen)
+    asked = watched(broken, TextSuite)
     with begin(request_, out=tmp_path / "run") as comparison:
         for entry in comparison.plan * 2:
             comparison.measure(entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -18,7 +19,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import AutoModelForCausalLM
 
-from quantcore import checkpoint
+from quantcore import checkpoint, files
 from quantcore.checkpoint import WholeFolder
 from quantcore.errors import InputError, Unwritable
 from tests.conftest import tiny_model
@@ -113,7 +114,7 @@ def test_what_is_swept_before_it_is_locked_is_begun_again(
         folder = real(**options)
         if not swept:
             swept.append(folder)
-            assert checkpoint._swept(Path(folder))
+            assert files.sweep([Path(folder)]) == []
         return folder
 
     monkeypatch.setattr(tempfile, "mkdtemp", slow)
@@ -121,6 +122,23 @@ def test_what_is_swept_before_it_is_locked_is_begun_again(
         (place / "whole").write_text("whole", "utf-8")
     assert swept
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "whole"]
+
+
+def test_without_locks_a_killed_process_blocks_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it left stays there: nobody can tell it from what is being written."""
+    left = tmp_path / f".out.abc{files.UNFINISHED}"
+    left.mkdir()
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with WholeFolder(tmp_path / "out") as place:
+        (place / "whole").write_text("whole", "utf-8")
+    assert left.is_dir()
+    assert (tmp_path / "out" / "whole").is_file()
 
 
 def test_a_link_to_an_empty_folder_is_written_through(tmp_path: Path) -> None:
