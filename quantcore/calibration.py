@@ -6,7 +6,6 @@ alive at a time. Statistics depend on no bits, group size or method.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from quantcore import files
 from quantcore.statistics import InputStats, add_products, mirror, tensor_cores
 from quantcore.structure import Matrix, Structure, Watch, capture_calls, embed, experts_one_by_one
 
@@ -155,9 +155,8 @@ class StatsStore:
             tensors[f"{number}.gram"] = one.gram.cpu()[rows, columns]
             tensors[f"{number}.mean_abs"] = one.mean_abs.cpu()
             tensors[f"{number}.tokens"] = torch.tensor(one.tokens)
-        path = self._path(self._folder, index)
-        save_file(tensors, path.with_suffix(".tmp"))
-        os.replace(path.with_suffix(".tmp"), path)
+        with files.whole(self._path(self._folder, index)) as temporary:
+            save_file(tensors, temporary)
 
     @staticmethod
     def _path(folder: Path, index: int) -> Path:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,23 @@ def test_a_killed_pass_goes_on_where_it_stopped(tmp_path: Path) -> None:
     calibrate(model, structure, TOKENS, store, batch_size=2)
     assert (tmp_path / "killed" / "block-000.safetensors").stat().st_mtime_ns == first
     assert torch.equal(store[1][0].gram, whole[1][0].gram)
+
+
+def test_statistics_are_on_disk_before_they_have_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power failure the next run would take up whatever lies under that name."""
+    steps: list[str] = []
+
+    def noted(name: str, call: Any) -> Any:
+        return lambda *given: (steps.append(name), call(*given))[1]
+
+    monkeypatch.setattr(os, "fsync", noted("sync", os.fsync))
+    monkeypatch.setattr(os, "replace", noted("name", os.replace))
+    stats = InputStats(gram=torch.eye(4), mean_abs=torch.ones(4), tokens=3)
+    StatsStore(tmp_path).put(0, {0: stats})
+    assert steps == ["sync", "name", "sync"]  # the file, then the folder that names it
+    assert [path.name for path in tmp_path.iterdir()] == ["block-000.safetensors"]
 
 
 def test_a_walk_ends_where_the_model_does() -> None:
