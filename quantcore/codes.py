@@ -68,7 +68,8 @@ class Keeper:
     def save(self, folder: Path) -> None:
         """Write the file."""
         (folder / FILE).parent.mkdir()
-        save_file(self.tensors, folder / FILE, metadata={"scheme": self._scheme, "format": "1"})
+        # One entry: safetensors writes several in another order each time.
+        save_file(self.tensors, folder / FILE, metadata={"scheme": self._scheme})
 
 
 def load(folder: Path) -> dict[str, QuantizedWeight]:
