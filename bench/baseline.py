@@ -245,8 +245,8 @@ def opened(
                 f"--source {source}: MODEL is the source already where --method says how to "
                 "quantize it; leave one of them out"
             )
-        with tempfile.TemporaryDirectory() as folder, ExitStack() as held:
-            out = parts or Path(folder) / "run"
+        with ExitStack() as held:
+            out = parts or Path(held.enter_context(tempfile.TemporaryDirectory())) / "run"
             try:
                 comparison = held.enter_context(begin(request, out=out, reporter=reporter))
             except OtherComparison:  # of weights or texts that have changed since

@@ -105,9 +105,9 @@ class Reference:
                 f"{self._folder} has {free:,} free; make room there or measure fewer --windows"
             )
         self.on_disk = True
-        with tempfile.NamedTemporaryFile(dir=self._folder, prefix="hidden-states-") as file:
-            flat = torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=dtype)
-        return flat.view(shape)
+        with tempfile.TemporaryFile(dir=self._folder) as file:  # without a name: nothing to leave
+            held = np.memmap(file, dtype=np.uint8, mode="w+", shape=(need,))
+        return torch.from_numpy(held).view(dtype).view(shape)
 
 
 @dataclass(frozen=True, kw_only=True)
