@@ -669,24 +669,24 @@ def read(path: Path) -> Baseline:
         document = parsed(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(
-            f"--baseline {path} cannot be read ({error.strerror}); name a file that `awq-bench "
+            f"baseline {path} cannot be read ({error.strerror}); name a file that `awq-bench "
             "baseline` wrote"
         ) from error
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"--baseline {path} is no JSON document ({error}): it is damaged, cut off, or another "
+            f"baseline {path} is no JSON document ({error}): it is damaged, cut off, or another "
             f"kind of file; name one that `awq-bench baseline` wrote, or {anew}"
         ) from error
     version = document.get("baseline_version") if isinstance(document, dict) else None
     if version is None:
-        raise InputError(f"--baseline {path} was not written by `awq-bench baseline`; {none}")
+        raise InputError(f"baseline {path} was not written by `awq-bench baseline`; {none}")
     if version != VERSION:
         raise InputError(
-            f"--baseline {path} has version {version}, and this program reads {VERSION}; {anew}"
+            f"baseline {path} has version {version}, and this program reads {VERSION}; {anew}"
         )
     if document.pop(DIGEST, None) != digest(document):
         raise InputError(
-            f"--baseline {path} does not match its own sha256: it was edited by hand or damaged. "
+            f"baseline {path} does not match its own sha256: it was edited by hand or damaged. "
             f"Tolerances are changed with `awq-bench rebaseline`; otherwise {anew}"
         )
     try:
@@ -708,4 +708,4 @@ def read(path: Path) -> Baseline:
             made=document["made"],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"--baseline {path} is no whole baseline ({error!r}); {anew}") from error
+        raise InputError(f"baseline {path} is no whole baseline ({error!r}); {anew}") from error
