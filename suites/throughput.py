@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import Cache
 
 VERSION = 1
+METRIC = "throughput_decode_tokens_per_s"
 _WARMUP = 1
 
 

@@ -7,7 +7,8 @@ import importlib
 import re
 from pathlib import Path
 
-from bench import article_figures, published
+from bench.report import published
+from lab import article_figures
 
 PAGE = Path(__file__).parents[1] / "docs" / "awq-article.md"
 TEXT = PAGE.read_text("utf-8")
@@ -33,7 +34,7 @@ def test_every_example_gives_what_the_page_shows() -> None:
 
 
 def test_every_module_and_function_named_exists() -> None:
-    names = set(re.findall(r"`((?:awq_impl|bench|quantcore|suites)\.[\w.]+)`", TEXT))
+    names = set(re.findall(r"`((?:awq_impl|bench|lab|quantcore|suites)\.[\w.]+)`", TEXT))
     assert len(names) > 15
     for name in names:
         module, _, attribute = name.rpartition(".")
@@ -51,7 +52,7 @@ def test_links_within_the_page_lead_somewhere() -> None:
 
 
 def test_the_claims_shown_are_the_claims_held() -> None:
-    """The page's table against `bench.published`."""
+    """The page's table against `bench.report.published`."""
     held = {(f.source.label, f.scheme, f.row): f.perplexity for f in published.FIGURES
             if f.model == "Llama-2-7B"}  # fmt: skip
     in_paper = {"AWQ + clip": "AWQ", "AWQ": ""}

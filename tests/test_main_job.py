@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import bench
-from bench import cli
-from bench.records import Record, read_record
+from bench.cli import main as cli
+from bench.records.record import Record, read_record
 from suites import SUITES
 
 SHORT = ("--text", "embedded", "--seqlen", "128", "--windows", "4", "--limit", "2")

@@ -15,7 +15,7 @@ from awq_impl.article import (
     search_group_scales,
     within_group_losses,
 )
-from awq_impl.lessons import stats_of
+from lab.lessons import stats_of
 from quantcore.calibration import StatsStore, calibrate
 from quantcore.discovery import discover
 from quantcore.errors import InputError

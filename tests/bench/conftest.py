@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import cli
-from bench.compare import Outcome, compare
-from bench.reference.train import train_tokenizer
-from bench.request import Request
+from bench.cli import main as cli
+from bench.comparison.compare import Outcome, compare
+from bench.comparison.request import Request
+from lab.reference.train import train_tokenizer
 from tests.bench import forked
 from tests.bench.left import Alone, found
 from tests.conftest import tiny_model
@@ -129,8 +129,8 @@ def alone(
 HOLD = """
 import sys, time
 from pathlib import Path
-from bench.progress import quiet
-from bench.run_folder import locked
+from bench.comparison.progress import quiet
+from bench.comparison.run_folder import locked
 
 with locked(Path(sys.argv[1]), quiet()):
     assert "torch" not in sys.modules

@@ -24,7 +24,11 @@ from typing import Any
 
 import torch
 
-from bench import baseline, cell, cli, compare, environment
+from bench.cli import main as cli
+from bench.comparison import compare
+from bench.comparison import workbench as cell
+from bench.gate import baseline
+from bench.records import environment
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _CHANGES = ("os.chmod", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate")
@@ -42,9 +46,9 @@ _HERE = {
 """Of no checkout with changes: a baseline keeps its parts only then."""
 
 _LATE = (
-    "bench.gate_report",
-    "bench.null_runs",
-    "bench.quantize",
+    "bench.gate.report",
+    "bench.gate.null_runs",
+    "bench.comparison.quantize",
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
     "transformers.models.auto.modeling_auto",

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 from safetensors.torch import load_file
 
-from bench import gate, tables, task_tables
-from bench.records import Record, read_record
+from bench.gate import gate
+from bench.records.record import Record, read_record
+from bench.report import tables
+from bench.report import tasks as task_tables
 from quantcore import files
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from bench import compare, tables
-from bench.records import read_record
-from bench.request import Request
+from bench.comparison import compare
+from bench.comparison.request import Request
+from bench.records.record import read_record
+from bench.report import tables
 from quantcore import hub
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +50,7 @@ def test_the_wheel_compares_from_any_folder(tmp_path: Path) -> None:
     in_wheel = {
         re.sub(r"^awq_bench-[^/]*/", "", name) for name in zipfile.ZipFile(wheel).namelist()
     }
-    assert {"licenses/LICENSE", "licenses/NOTICE", "bench/record.schema.json"} <= in_wheel
+    assert {"licenses/LICENSE", "licenses/NOTICE", "bench/records/record.schema.json"} <= in_wheel
     with tarfile.open(sdist) as archive:
         in_sdist = {name.partition("/")[2] for name in archive.getnames()}
     assert {"LICENSE", "NOTICE", "README.md", "tests/conftest.py", "tox.ini"} <= in_sdist
@@ -86,7 +87,8 @@ def test_transformers_imports_beside_our_kernels_folder() -> None:
 def test_importing_has_no_side_effects() -> None:
     """Heavy libraries are imported where they are used."""
     code = (
-        "import sys, bench.cli, bench.compare, suites.texts, awq_impl.method, baselines.gptq; "
+        "import sys, bench.cli.main, bench.comparison.compare, suites.texts, awq_impl.method\n"
+        "import baselines.gptq\n"
         "print([m for m in ('matplotlib', 'datasets', 'triton', 'lm_eval') if m in sys.modules])"
     )
     done = python("-c", code, cwd=ROOT)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench import doctor
+from bench.cli import doctor
 from quantcore import versions
 from quantcore.errors import InputError
 from suites import internals

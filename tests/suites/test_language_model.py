@@ -16,8 +16,8 @@ from lm_eval.api.instance import Instance
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from bench.reference import MODEL_FOLDER
-from bench.speed import __main__ as speed
-from bench.speed import tasks
+from lab.speed import __main__ as speed
+from lab.speed import tasks
 from quantcore.errors import InputError
 from suites import decoding, texts
 from suites.decoding import Work, arrange, fitting, generate, score

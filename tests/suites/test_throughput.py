@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bench import charts, tables, throughput_tables
-from bench.records import Cell, Record
+from bench.records.record import Cell, Record
+from bench.report import charts, tables
+from bench.report import throughput as throughput_tables
 from suites import memory, throughput
 from suites.throughput import Load, Run
 
@@ -194,7 +195,7 @@ def record(speed_up: float | None) -> Record:
             scheme=None if speed_up is None else "int4-g128",
             exclude=(),
             calibration=None,
-            suites={"throughput": {"metric": throughput_tables.METRIC}},
+            suites={"throughput": {"metric": throughput.METRIC}},
             dtype="float32",
             device="cpu",
             seed=0,
@@ -204,7 +205,7 @@ def record(speed_up: float | None) -> Record:
         parameters=1,
         stored_bytes=1000,
         metrics={
-            throughput_tables.METRIC: {
+            throughput.METRIC: {
                 "value": 20.0,
                 "backends": {} if speed_up is None else {"auto": model_of(runs, 250)},
                 "unquantized": model_of(base, 1000),

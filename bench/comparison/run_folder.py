@@ -1,0 +1,272 @@
+"""The folder of a comparison: which cells it holds, which are done, who writes it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, SoftFileLock, Timeout
+
+from bench.comparison.progress import Reporter
+from bench.records.record import Cell, Record, read_record, write_json
+from quantcore import files
+from quantcore.errors import InputError, writing
+
+if TYPE_CHECKING:
+    from bench.comparison.request import Request
+
+RUNS = Path("awq-bench-runs")
+"""Holds the folders that nobody named."""
+
+_MANIFEST = "comparison.json"
+_LOCK = ".lock"
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+_FIX = "make room and give rights there, or name another --out"
+_PLACES = ("data_dir", "tasks_data")  # where copies lie on this machine decides no outcome
+
+
+class OtherComparison(InputError):
+    """The folder holds a comparison that is not this one."""
+
+
+class InUse(InputError):
+    """Another process is writing the folder."""
+
+
+@contextmanager
+def locked(folder: Path, say: Reporter) -> Iterator[None]:
+    """Keep other processes from writing a folder; a process that is killed keeps nobody from it.
+
+    Args:
+        folder: made if it is not there. A file in it carries the lock, and goes with it.
+        say: told if the file system has no locks.
+
+    Raises:
+        InUse: another process writes it.
+        InputError: it cannot be written.
+    """
+    path = folder.absolute() / _LOCK
+    lock = FileLock(path, timeout=0, thread_local=False)  # one thread may begin, another end
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with warnings.catch_warnings(action="ignore"):
+            lock.acquire()
+        if isinstance(lock, SoftFileLock):  # a file that would outlive a process that is killed
+            lock.release()
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    except Timeout:
+        raise InUse(f"{folder} is being written by another process; wait until it ends") from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise InputError(f"{folder} cannot be written ({error.strerror}); mend that") from error
+        say.warn(f"{folder} cannot be locked ({error}): let no other process write it meanwhile")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: whoever comes next makes another
+        lock.release()
+
+
+class RunFolder:
+    """Whole records only; the manifest says which comparison they belong to."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any], done: set[str]) -> None:
+        """Use `RunFolder.open`."""
+        self.path = path
+        self.done = done
+        self.resumed = bool(done)
+        self._manifest = manifest
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls, out: Path | None, cells: Sequence[Cell], request: Request, say: Reporter
+    ) -> Iterator[RunFolder]:
+        """Begin a comparison, or go on with one that was interrupted; locked until the end.
+
+        Args:
+            out: the folder; made if it is not there. None: one under `RUNS` that holds this
+                comparison, unfinished, and that nobody is writing; else a new one there.
+            cells: all cells of the comparison; their ids are its key.
+            request: what was asked for, for the manifest.
+            say: told of folders that are passed over.
+
+        Raises:
+            OtherComparison: the folder holds another one.
+            InUse: another process is writing it.
+            InputError: it holds other things, or cannot be written.
+        """
+        key = hashlib.sha256("".join(cell.id for cell in cells).encode()).hexdigest()[:16]
+        with ExitStack() as held:
+            if out is None:
+                path = _unfinished(key, held, say) or _new(request, held, say)
+            else:
+                path = _named(out, held, say)
+            yield cls._begun(path, key, cells, request)
+
+    @classmethod
+    def _begun(cls, path: Path, key: str, cells: Sequence[Cell], request: Request) -> RunFolder:
+        """A locked folder, with its manifest written and its records read."""
+        for left in filter(files.is_unfinished, path.rglob(".*")):
+            left.unlink(missing_ok=True)  # of a process that was killed: nobody else writes here
+        if (path / _MANIFEST).is_file():
+            found = _read_manifest(path / _MANIFEST)
+            if found.get("key") != key:
+                raise OtherComparison(
+                    f"{path} holds another comparison ({_differences(found, request)}); name "
+                    "another --out"
+                )
+        done = {cell.id for cell in cells if _is_done(path, cell)}
+        manifest = {
+            "key": key,
+            "finished": False,
+            "request": _declared(request),
+            "cells": {cell.file_name: cell.id for cell in cells},
+        }
+        with writing(path, _FIX):
+            write_json(path / _MANIFEST, manifest)
+        return cls(path, manifest, done)
+
+    def keep(self, record: Record) -> None:
+        """Write one record; one that is whole is never replaced by one that is not.
+
+        Raises:
+            InputError: the folder can no longer be written.
+        """
+        if record.status != "done" and _is_done(self.path, record.cell):
+            return
+        with writing(self.path, _FIX):
+            record.write(self.path)
+
+    def finish(self) -> None:
+        """Mark the comparison as finished: it is not picked up again by itself.
+
+        Raises:
+            InputError: the folder can no longer be written.
+        """
+        self._manifest["finished"] = True
+        with writing(self.path, _FIX):
+            write_json(self.path / _MANIFEST, self._manifest)
+
+
+def _is_done(folder: Path, cell: Cell) -> bool:
+    """Whether a folder has a whole record of a cell."""
+    file = folder / cell.file_name
+    if not file.is_file():
+        return False
+    record = read_record(file)
+    return record.cell.id == cell.id and record.status == "done"
+
+
+def default_names(request: Request) -> Iterator[Path]:
+    """Names for a new folder under `RUNS`, by model and time; numbers tell those of one second."""
+    name = request.model.rstrip("/").rsplit("/", 1)[-1] or "model"
+    first = RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    yield first
+    yield from (first.with_name(f"{first.name}-{number}") for number in count(2))
+
+
+def _named(out: Path, held: ExitStack, say: Reporter) -> Path:
+    """The folder that the user named, locked."""
+    strangers = out.is_dir() and not all(
+        path.name == _LOCK or files.is_unfinished(path) for path in out.iterdir()
+    )
+    # Looked for after what lies beside it: another process may be just beginning.
+    strangers = strangers and not (out / _MANIFEST).is_file()
+    if strangers or (out.exists() and not out.is_dir()):
+        raise InputError(f"{out} exists and is no comparison; name another --out")
+    try:
+        held.enter_context(locked(out, say))
+    except InputError as error:
+        raise type(error)(f"--out {error}, or name another --out") from error
+    return out
+
+
+def _unfinished(key: str, held: ExitStack, say: Reporter) -> Path | None:
+    """The latest unfinished folder with this key that nobody else writes, locked."""
+    for manifest in sorted(RUNS.glob(f"*/{_MANIFEST}"), reverse=True):
+        try:
+            if not _goes_on(manifest, key):
+                continue
+            with ExitStack() as own:
+                own.enter_context(locked(manifest.parent, say))
+                if _goes_on(manifest, key):  # it may have been finished just before
+                    held.enter_context(own.pop_all())
+                    return manifest.parent
+        except InputError as error:
+            say.warn(f"passed over: {error}")
+    return None
+
+
+def _goes_on(manifest: Path, key: str) -> bool:
+    found = _read_manifest(manifest)
+    return found.get("key") == key and not found.get("finished")
+
+
+def _new(request: Request, held: ExitStack, say: Reporter) -> Path:
+    """A folder that was not there before, locked."""
+    try:
+        RUNS.mkdir(exist_ok=True)
+        path = next(path for path in default_names(request) if _made(path))
+    except OSError as error:
+        raise InputError(
+            f"{RUNS} cannot be written ({error.strerror}); name a folder with --out"
+        ) from error
+    held.enter_context(locked(path, say))
+    return path
+
+
+def _made(path: Path) -> bool:
+    """Whether a folder was made; not if another run was faster."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _declared(request: Request) -> dict[str, Any]:
+    """What was asked for, as JSON holds it; where texts lie on this machine is left out."""
+    values = {name: value for name, value in asdict(request).items() if name not in _PLACES}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def _differences(manifest: dict[str, Any], request: Request) -> str:
+    """What a comparison in a folder asked for otherwise."""
+    there, here = manifest.get("request"), _declared(request)
+    there = there if isinstance(there, dict) else {}
+    found = [f"{k} {there.get(k)!r}, now {here[k]!r}" for k in here if there.get(k) != here[k]]
+    return "; ".join(found) or "the same request, but other weights, text or program version"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a folder says of its comparison: its key, request, cells, and whether it is finished.
+
+    Raises:
+        InputError: it holds none, or a damaged one.
+    """
+    if not (folder / _MANIFEST).is_file():
+        raise InputError(f"{folder} is no comparison; give a folder that `awq-bench compare` wrote")
+    return _read_manifest(folder / _MANIFEST)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}); remove its folder or name another"
+        ) from error
+    if not isinstance(document, dict):
+        raise InputError(f"{path} is damaged (not an object); remove its folder or name another")
+    return document

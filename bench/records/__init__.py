@@ -1,0 +1,1 @@
+"""What a cell is and what it measured, written and read."""

@@ -1,0 +1,1 @@
+"""What makes the project's own evidence; not part of the package."""
