@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import glob
 import hashlib
 import json
 import math
@@ -164,7 +163,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         InputError: the file holds anything else.
     """
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = json.loads(files.read_text(path))
     except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, absurd numbers or nesting
         raise InputError(f"{path} is not valid JSON ({error}); download it again") from error
     if not isinstance(document, dict):
@@ -457,7 +456,8 @@ class WholeFolder:
         self._made = [one for one in (place, *place.parents) if not one.exists()]
         try:
             place.mkdir(parents=True, exist_ok=True)
-            if files.sweep(place.glob(f"{glob.escape(begin)}*{files.UNFINISHED}")):
+            held = files.sweep(place.glob(f".*{files.UNFINISHED}"))
+            if any(other.name.startswith(begin) for other in held):
                 raise InputError(
                     f"--out {self._asked} is being written by another process; wait until it "
                     "ends, or name another"

@@ -7,6 +7,8 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -111,6 +113,41 @@ def write_text(path: Path, text: str) -> None:
     content = text.encode()
     with whole(path, takes=len(content)) as temporary:
         temporary.write_bytes(content)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, without a byte order mark.
+
+    A pipe or a device is refused: reading one may never end.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, and no file", str(path))
+    with open(handle, "rb") as file:
+        return file.read().decode("utf-8-sig")
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for temporary files, removed at the end.
+
+    What processes left that were killed goes first: its name says whose it was.
+    """
+    place = Path(tempfile.gettempdir())
+    sweep(place.glob(f"{_BEGINNING}*{UNFINISHED}"))
+    folder, held = begun(
+        lambda: Path(tempfile.mkdtemp(prefix=_BEGINNING, suffix=UNFINISHED, dir=place))
+    )
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
 
 
 def is_unfinished(path: Path) -> bool:

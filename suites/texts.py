@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from quantcore import files
 from quantcore.errors import InputError, nearest
 from quantcore.hub import use_cache_if_unreachable
 
@@ -167,6 +168,8 @@ def evaluation_text(name: str, *, data_dir: Path | None) -> Text:
     if name in EVALUATION:
         return load_corpus(name, EVALUATION[name], data_dir=data_dir)
     path = Path(os.path.expanduser(name))  # that of an unknown user stays as it is
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"--text {name!r} is a pipe or a device; name a file")
     if path.suffix in (".txt", ".jsonl") and not path.is_file():
         raise InputError(f"--text {name!r}: there is no such file; check the path")
     if not path.is_file():
@@ -258,7 +261,7 @@ def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
 
 def _read_utf8(path: Path) -> str:
     try:
-        return path.read_text("utf-8-sig")  # a byte order mark is no part of the text
+        return files.read_text(path)
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
     except OSError as error:

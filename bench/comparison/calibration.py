@@ -100,6 +100,8 @@ def build(
         text = texts.load_corpus(name, texts.CALIBRATION[name], data_dir=data_dir)
         return _pack_text(text, loaded, samples=samples, seqlen=seqlen, seed=seed)
     path = Path(os.path.expanduser(name))  # that of an unknown user stays as it is
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"--calibration {name!r} is a pipe or a device; name a file")
     if path.suffix in (".txt", ".jsonl") and not path.is_file():
         raise InputError(f"--calibration {name!r}: there is no such file; check the path")
     if not path.is_file():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.comparison.request import Request
+from quantcore import files
 from quantcore.errors import InputError, nearest
 
 
@@ -32,7 +33,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     if path.exists() and not path.is_file():
         raise InputError(f"--config {path} is no file; name one that holds TOML")
     try:
-        return tomllib.loads(path.read_text("utf-8-sig"))
+        return tomllib.loads(files.read_text(path))
     except OSError as error:
         raise InputError(f"--config {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # also of numbers and nesting beyond all use

@@ -506,7 +506,10 @@ def build(request: Request, loaded: LoadedModel, say: Reporter) -> list[Suite]:
             TextSuite(
                 windows=windows,
                 text=text,
-                batch_size=request.batch_size or max(1, budget // windows.tokens.shape[1]),
+                batch_size=min(  # more than there are is all of them
+                    request.batch_size or max(1, budget // windows.tokens.shape[1]),
+                    len(windows.tokens),
+                ),
                 asked=asked,
             )
         )

@@ -8,7 +8,7 @@ from bench.comparison.compare import Outcome
 from bench.comparison.measure import check_price
 from bench.comparison.progress import Reporter
 from bench.comparison.run_folder import locked, read_manifest
-from bench.records.record import Record, read_record
+from bench.records.record import Record, read_cell
 from bench.report import report
 from quantcore.errors import InputError
 
@@ -34,12 +34,21 @@ def redraw(folder: Path, *, price_per_hour: float | None, say: Reporter) -> tupl
     if price_per_hour is None and isinstance(request, dict):
         price_per_hour = request.get("price_per_hour")
     planned = manifest.get("cells")
-    files = [folder / name for name in planned] if isinstance(planned, dict) else []
+    cells = planned if isinstance(planned, dict) else {}
     with locked(folder, say):
         records: list[Record] = []
-        for file in files:
+        for file_name, cell_id in cells.items():
+            if not (folder / file_name).exists():
+                say.warn(f"left out: {file_name} is not there; its cell was not measured yet")
+                continue
             try:
-                records.append(read_record(file))
+                record = read_cell(folder, file_name)
+                if record.cell.id != cell_id:
+                    raise InputError(
+                        f"{folder / file_name} is of another comparison; remove it, and run this "
+                        "one again"
+                    )
+                records.append(record)
             except InputError as error:
                 say.warn(f"left out: {error}")
         if not any(record.cell.method is None for record in records):
@@ -49,4 +58,4 @@ def redraw(folder: Path, *, price_per_hour: float | None, say: Reporter) -> tupl
             )
         layouts = report.write(records, folder, price_per_hour=price_per_hour)
     outcome = Outcome(folder=folder, records=tuple(records), tables=tuple(layouts))
-    return outcome, len(files) - len(records)
+    return outcome, len(cells) - len(records)

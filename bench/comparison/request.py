@@ -13,6 +13,7 @@ from bench.comparison import calibration as calibrations
 from bench.comparison.progress import Reporter
 from bench.reference import MODEL_FOLDER
 from bench.registry import METHODS
+from quantcore import files
 from quantcore.checkpoint import MANIFEST, LoadedModel, load, resolve
 from quantcore.errors import InputError, nearest
 from suites import perplexity, texts
@@ -111,7 +112,7 @@ def open_model(request: Request) -> LoadedModel:
 def _quantized_by_us(folder: Path, backend: str | None) -> str:
     """`` (AWQ INT4-g128, dequantized)`` for a folder that ``quantize`` wrote, else nothing."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        manifest = json.loads(files.read_text(folder / MANIFEST))
         label, scheme = METHODS[manifest["method"]].label, str(manifest["scheme"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -170,7 +171,8 @@ def _is_done(folder: Path, cell: Cell) -> bool:
 
 def default_names(request: Request) -> Iterator[Path]:
     """Names for a new folder under `RUNS`, by model and time; numbers tell those of one second."""
-    name = request.model.rstrip("/").rsplit("/", 1)[-1] or "model"
+    name = request.model.rstrip("/").rsplit("/", 1)[-1]
+    name = re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "model"  # to be copied from a terminal
     first = RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     yield first
     yield from (first.with_name(f"{first.name}-{number}") for number in count(2))
@@ -178,6 +180,8 @@ def default_names(request: Request) -> Iterator[Path]:
 
 def _named(out: Path, held: ExitStack, say: Reporter) -> Path:
     """The folder that the user named, locked."""
+    if out.is_symlink() and not out.exists():
+        raise InputError(f"--out {out} is a link that leads nowhere; name another, or mend it")
     strangers = out.is_dir() and not all(
         path.name == _LOCK or files.is_unfinished(path) for path in out.iterdir()
     )
@@ -255,14 +259,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: it holds none, or a damaged one.
     """
-    if not (folder / _MANIFEST).is_file():
+    if not (folder / _MANIFEST).exists():
         raise InputError(f"{folder} is no comparison; give a folder that `awq-bench compare` wrote")
     return _read_manifest(folder / _MANIFEST)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = json.loads(files.read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} is damaged ({error}); remove its folder or name another"

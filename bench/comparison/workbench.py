@@ -22,7 +22,7 @@ from bench.records.check import DIGEST, check_metric, digest, parsed, sealed
 from bench.records.record import Cell, Record, in_words, write_json
 from bench.report import quantities
 from kernels import install
-from quantcore import codes
+from quantcore import codes, files
 from quantcore.calibration import BlockWalk, StatsStore, calibrate, stats_bytes
 from quantcore.checkpoint import LoadedModel
 from quantcore.errors import InputError, Unwritable, writing
@@ -288,7 +288,7 @@ class Workbench:
         if not path.exists():
             return _Found()
         try:
-            kept = parsed(path.read_text("utf-8"))
+            kept = parsed(files.read_text(path))
             if not isinstance(kept, dict) or not isinstance(kept.get("metrics"), dict):
                 raise ValueError("it holds no metrics")
             if kept.get(DIGEST) != digest(kept):

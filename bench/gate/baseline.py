@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -47,6 +46,7 @@ from bench.records.record import Cell, Record
 from bench.report import quantities
 from bench.report.pair import open_cell
 from bench.stats import tolerance
+from quantcore import files
 from quantcore.checkpoint import MANIFEST, LoadedModel, resolve
 from quantcore.errors import InputError, nearest
 from quantcore.structure import Structure
@@ -166,14 +166,14 @@ class QuantizedFolder:
     ) -> Measured:
         """See `Opened`."""
         suites = measuring.build(self.request, self.loaded, self.say)
-        with tempfile.TemporaryDirectory() as folder:
+        with files.scratch() as folder:
             bench = Workbench(
                 name=self.source or self.request.model,
                 loaded=self.loaded,
                 structure=Structure(blocks=(), exempt=(), notices=()),
                 suites=suites,
                 calibrator=None,
-                unfinished=Path(folder),
+                unfinished=folder,
                 say=self.say,
             )
             beside = None
@@ -248,7 +248,7 @@ def opened(
                 "quantize it; leave one of them out"
             )
         with ExitStack() as held:
-            out = parts or Path(held.enter_context(tempfile.TemporaryDirectory())) / "run"
+            out = parts or held.enter_context(files.scratch()) / "run"
             try:
                 comparison = held.enter_context(begin(request, out=out, reporter=reporter))
             except OtherComparison:  # of weights or texts that have changed since
@@ -334,7 +334,7 @@ def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = json.loads(files.read_text(path))
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); write the folder anew") from error
     return dict(found) if isinstance(found, dict) else {}

@@ -24,6 +24,7 @@ from bench.records.items import none_fits, task_suites, valued
 from bench.records.record import Cell, Record, record_of, write_json
 from bench.stats import tolerance
 from bench.stats.tolerance import Arithmetic, Decision, Spread
+from quantcore import files
 from quantcore.errors import InputError, writing
 
 VERSION = 1
@@ -666,7 +667,7 @@ def read(path: Path) -> Baseline:
     anew = "make it anew with `awq-bench baseline`"
     none = "name files that it wrote, or a folder that holds nothing else"
     try:
-        document = parsed(path.read_text("utf-8"))
+        document = parsed(files.read_text(path))
     except OSError as error:
         raise InputError(
             f"baseline {path} cannot be read ({error.strerror}); name a file that `awq-bench "

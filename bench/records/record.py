@@ -147,7 +147,7 @@ def read_record(path: Path) -> Record:
     """
     fix = "remove it, or name another --out"
     try:
-        document = record_check.parsed(path.read_text("utf-8"))
+        document = record_check.parsed(files.read_text(path))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); {fix}") from error
     except (ValueError, RecursionError) as error:
@@ -158,6 +158,25 @@ def read_record(path: Path) -> Record:
         raise InputError(
             f"{path} does not match its own sha256: it was edited by hand, damaged, or written "
             f"before version 0.2; {fix}"
+        )
+    return record
+
+
+def read_cell(folder: Path, file_name: str) -> Record:
+    """Read a record of a comparison's folder, which is what its place says.
+
+    Args:
+        folder: of the comparison.
+        file_name: see `Cell.file_name`.
+
+    Raises:
+        InputError: see `read_record`; also the record of another cell.
+    """
+    record = read_record(folder / file_name)
+    if record.cell.file_name != file_name:
+        raise InputError(
+            f"{folder / file_name} holds what belongs into {record.cell.file_name}: it was copied; "
+            "remove it, and run the comparison again"
         )
     return record
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from bench.records.record import Record, read_record
+from bench.records.record import Record, read_cell
 from bench.report.tables import DTYPE_LABELS, Entry, Grid, failures
 from bench.report.tasks import MARK, label_of, pair_suites
-from bench.stats.items import Comparison, verdict
-from bench.stats.windows import perplexity_ratio
+from bench.stats.items import ALPHA, Comparison, verdict
+from bench.stats.windows import Interval, mean_difference, perplexity_ratio
 from quantcore.errors import InputError, nearest
 
 
@@ -18,13 +20,14 @@ def open_cell(name: str, folder: Path) -> Record:
     Raises:
         InputError: no comparison, no such cell, or one that failed.
     """
-    there = {path.stem.replace("_", "@"): path for path in sorted(folder.glob("records/*.json"))}
+    files = sorted(folder.glob("records/*.json"))
+    there = {path.stem.replace("_", "@"): f"records/{path.name}" for path in files}
     if not there:
         raise InputError(f"{folder} holds no records; give a folder that `awq-bench compare` wrote")
     if name not in there:
         wanted = "unquantized" if name in DTYPE_LABELS.values() else name  # as tables call it
         raise InputError(f"no cell {name!r} in {folder}; {nearest(wanted, there)}")
-    record = read_record(there[name])
+    record = read_cell(folder, there[name])
     if record.status == "failed":
         raise InputError(f"{name} failed in {folder} ({record.error}); there is nothing to compare")
     return record
@@ -39,8 +42,8 @@ def pair(one: Record, other: Record) -> Grid:
     names = [_name(record) for record in (one, other)]
     if one.cell.id == other.cell.id:
         raise InputError(f"{names[0]} against itself has no difference; give two cells")
-    body = [("perplexity", [Entry(lines=(line,)) for line in _perplexity(one, other)])]
-    body = [] if not body[0][1] else body
+    windows = {"perplexity": _perplexity(one, other), "divergence": _divergence(one, other)}
+    body = [(name, [Entry(lines=(x,)) for x in lines]) for name, lines in windows.items() if lines]
     compared = pair_suites(one, other)
     for suite, found in compared.items():
         body.append((suite, [Entry(lines=(line,)) for line in _lines(suite, found, one, other)]))
@@ -50,7 +53,8 @@ def pair(one: Record, other: Record) -> Grid:
             "same suites on the same text and items"
         )
     notes = [
-        "Differences are paired: by window for perplexity, by item for suites (points of "
+        "Differences are paired: by window for perplexity and divergence (nats from the "
+        "unquantized model), by item for suites (points of "
         f"accuracy, BCa bootstrap over sources, 9,999 resamples). {MARK}: more than chance at 5 % "
         "(paired t test; exact McNemar or sign-flip test with Holm over suites).",
     ]
@@ -71,23 +75,54 @@ def _name(record: Record) -> str:
     return label_of(record) if scheme is None else f"{label_of(record)} {scheme}"
 
 
+def _measured(one: Record, other: Record, suite: str) -> list[Mapping[str, Any]]:
+    """Both metrics of a suite that both cells ran by one protocol; nothing otherwise."""
+    protocol = one.cell.suites.get(suite)
+    if protocol is None or other.cell.suites.get(suite) != protocol:
+        return []
+    if any(suite in record.failures for record in (one, other)):
+        return []
+    return [record.metrics[protocol["metric"]] for record in (one, other)]
+
+
 def _perplexity(one: Record, other: Record) -> list[str]:
-    protocol = one.cell.suites.get("perplexity")
-    if protocol is None or other.cell.suites.get("perplexity") != protocol:
+    measured = _measured(one, other, "perplexity")
+    if not measured:
         return []
-    if any("perplexity" in record.failures for record in (one, other)):
-        return []
-    ours, theirs = (record.metrics[protocol["metric"]] for record in (one, other))
+    ours, theirs = measured
     ratio = perplexity_ratio(ours["window_nll"], theirs["window_nll"], seed=one.cell.seed)
-    p_value = 1.0 if ratio.p_value is None else ratio.p_value
     return [
         f"{ours['value']:.3f}",
         f"{theirs['value']:.3f}",
-        f"{100 * (ratio.estimate - 1):+.2f}%{f' {MARK}' if p_value <= 0.05 else ''}",
+        f"{100 * (ratio.estimate - 1):+.2f}%{_mark(ratio)}",
         f"[{100 * (ratio.low - 1):+.2f}, {100 * (ratio.high - 1):+.2f}]",
         "",
-        f"{p_value:.2g}",
+        f"{_p_value(ratio):.2g}",
     ]
+
+
+def _divergence(one: Record, other: Record) -> list[str]:
+    measured = _measured(one, other, "divergence")
+    if not measured:
+        return []
+    ours, theirs = measured
+    change = mean_difference(ours["window_kl"], theirs["window_kl"], seed=one.cell.seed)
+    return [
+        f"{ours['value']:.4f}",
+        f"{theirs['value']:.4f}",
+        f"{change.estimate:+.4f}{_mark(change)}",
+        f"[{change.low:+.4f}, {change.high:+.4f}]",
+        "",
+        f"{_p_value(change):.2g}",
+    ]
+
+
+def _p_value(change: Interval) -> float:
+    return 1.0 if change.p_value is None else change.p_value
+
+
+def _mark(change: Interval) -> str:
+    return f" {MARK}" if _p_value(change) <= ALPHA else ""
 
 
 def _lines(suite: str, found: Comparison, one: Record, other: Record) -> list[str]:

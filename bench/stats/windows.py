@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 RESAMPLES = 9999
 CONFIDENCE = 0.95
+
+_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,23 @@ def mean(values: Sequence[float], *, seed: int) -> Interval:
     return Interval(estimate=average, low=low, high=high, p_value=None, windows=len(values))
 
 
+def mean_difference(values: Sequence[float], reference: Sequence[float], *, seed: int) -> Interval:
+    """The mean over windows of ``values - reference``, paired.
+
+    Raises:
+        ValueError: other numbers of windows.
+    """
+    differences = _paired(values, reference)
+    low, high = _bootstrap_mean(differences, seed=seed)
+    return Interval(
+        estimate=float(differences.mean()),
+        low=low,
+        high=high,
+        p_value=_t_test(differences),
+        windows=len(differences),
+    )
+
+
 def perplexity(window_nll: Sequence[float], *, seed: int) -> Interval:
     """``exp(mean nll)`` of one model; the interval is over windows."""
     return _exp_mean(np.asarray(window_nll), seed=seed, test=False)
@@ -47,21 +67,26 @@ def perplexity_ratio(
     Raises:
         ValueError: other numbers of windows.
     """
-    if len(window_nll) != len(reference_nll):
-        raise ValueError(
-            f"{len(window_nll)} windows against {len(reference_nll)}: not the same text"
-        )
-    return _exp_mean(np.asarray(window_nll) - np.asarray(reference_nll), seed=seed, test=True)
+    return _exp_mean(_paired(window_nll, reference_nll), seed=seed, test=True)
 
 
-def _exp_mean(
-    values: np.ndarray[tuple[int], np.dtype[np.float64]], *, seed: int, test: bool
-) -> Interval:
+def _paired(values: Sequence[float], reference: Sequence[float]) -> _Floats:
+    """Differences by window."""
+    if len(values) != len(reference):
+        raise ValueError(f"{len(values)} windows against {len(reference)}: not the same text")
+    differences: _Floats = np.asarray(values) - np.asarray(reference)
+    return differences
+
+
+def _t_test(differences: _Floats) -> float:
+    """The two-sided p value of a mean of 0; 1 where nothing varies."""
+    varied = len(differences) > 1 and np.ptp(differences) > 0
+    return float(stats.ttest_1samp(differences, 0.0).pvalue) if varied else 1.0
+
+
+def _exp_mean(values: _Floats, *, seed: int, test: bool) -> Interval:
     low, high = _bootstrap_mean(values, seed=seed)
-    p_value: float | None = None
-    if test:
-        varied = len(values) > 1 and np.ptp(values) > 0
-        p_value = float(stats.ttest_1samp(values, 0.0).pvalue) if varied else 1.0
+    p_value = _t_test(values) if test else None
     return Interval(
         estimate=float(np.exp(values.mean())),
         low=float(np.exp(low)),
@@ -71,9 +96,7 @@ def _exp_mean(
     )
 
 
-def _bootstrap_mean(
-    values: np.ndarray[tuple[int], np.dtype[np.float64]], *, seed: int
-) -> tuple[float, float]:
+def _bootstrap_mean(values: _Floats, *, seed: int) -> tuple[float, float]:
     """BCa interval of the mean; of no width where nothing varies."""
     if len(values) < 2 or np.ptp(values) == 0:
         return float(values.mean()), float(values.mean())

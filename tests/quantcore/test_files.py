@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,3 +158,36 @@ def test_rights_are_those_of_any_new_file(tmp_path: Path) -> None:
 def test_a_long_name_stays_within_what_the_system_takes(tmp_path: Path) -> None:
     files.write_text(tmp_path / ("a" * 250), "long")
     assert os.listdir(tmp_path) == ["a" * 250]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\xef\xbb\xbfa")
+    assert files.read_text(tmp_path / "a") == "a"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "nothing"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path = Path(os.devnull)
+    with pytest.raises(OSError, match="No such file" if kind == "nothing" else "and no file"):
+        files.read_text(path)
+
+
+def test_temporary_files_of_a_killed_process_go_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / f".killed{files.UNFINISHED}"
+    (left / "run").mkdir(parents=True)
+    (tmp_path / "another's").mkdir()
+    with files.scratch() as outer, files.scratch() as inner:
+        assert {path.name for path in tmp_path.iterdir()} == {
+            "another's", outer.name, inner.name,
+        }  # fmt: skip
+        (inner / "part").write_text("x", "utf-8")
+    assert os.listdir(tmp_path) == ["another's"]

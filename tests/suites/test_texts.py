@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -72,3 +73,9 @@ def test_a_text_that_does_not_fit_in_memory_is_refused_before_it_is_tokenized(
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1 << 20))
     with pytest.raises(InputError, match=r"'big' of 1 million letters .* 0\.1 GiB .*give a part"):
         texts.tokenize(never, "x" * 1_000_000, "big")  # type: ignore[arg-type]
+
+
+def test_a_pipe_is_no_text(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(InputError, match=r"--text '.*a\.txt' is a pipe or a device; name a file"):
+        texts.evaluation_text(str(tmp_path / "a.txt"), data_dir=None)

@@ -97,9 +97,9 @@ def test_what_was_measured_is_kept_and_shown(
     assert [entry.failed for entry in row] == [False, True]
     assert "FAILED RTN int4-g32, json: Planted: no such attribute" in tasks.notes
     assert "Planted: no such attribute" in (outcome.folder / "report.md").read_text("utf-8")
-    # Two cells of which one has only perplexity are compared on that.
+    # Two cells are compared on what both have.
     against = pair(open_cell("rtn@int4-g32", outcome.folder), base)
-    assert [name for name, _ in against.body] == ["perplexity"]
+    assert [name for name, _ in against.body] == ["perplexity", "divergence"]
     assert any("json: Planted" in note for note in against.notes)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench.cli import main as cli
 from bench.comparison.compare import Outcome
+from bench.records.record import read_record
 from tests.bench.conftest import another_process
 
 
@@ -40,9 +43,25 @@ def test_a_damaged_record_is_left_out_and_named(
     (folder / "records" / "rtn_int4-g32.json").unlink()
     assert cli.main(["tables", str(folder)]) == cli.CELL_FAILED
     said = capsys.readouterr()
-    for name in ("gptq_int4-g32.json is not a record", "rtn_int4-g32.json cannot be read"):
+    for name in ("gptq_int4-g32.json is not a record", "rtn_int4-g32.json is not there; its cell"):
         assert name in said.err.replace("\n", "")
     assert "AWQ" in said.out
+
+
+def test_a_record_under_another_name_is_left_out_and_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Copied over another cell's, from this comparison or from another."""
+    records = folder / "records"
+    shutil.copy(records / "rtn_int4-g32.json", records / "awq_int4-g32.json")
+    other = read_record(records / "gptq_int4-g32.json")
+    replace(other, cell=replace(other.cell, seed=7)).write(folder)
+    assert cli.main(["tables", str(folder)]) == cli.CELL_FAILED
+    said = capsys.readouterr().err.replace("\n", "")
+    assert "awq_int4-g32.json holds what belongs into records/rtn_int4-g32.json" in said
+    assert "gptq_int4-g32.json is of another comparison" in said
+    assert cli.main(["pair", str(folder), "awq@int4-g32", "rtn@int4-g32"]) == cli.BAD_INPUT
+    assert "belongs into records/rtn_int4-g32.json" in capsys.readouterr().err.replace("\n", "")
 
 
 def test_what_is_no_comparison_is_refused(
@@ -58,6 +77,11 @@ def test_what_is_no_comparison_is_refused(
     with another_process(folder):
         assert cli.main(["tables", str(folder)]) == cli.BAD_INPUT
         assert "is being written by another process" in capsys.readouterr().err
+    (folder / "comparison.json").rename(folder / "kept.json")
+    os.mkfifo(folder / "comparison.json")
+    assert cli.main(["tables", str(folder)]) == cli.BAD_INPUT
+    assert "comparison.json is damaged" in capsys.readouterr().err
+    os.replace(folder / "kept.json", folder / "comparison.json")
     shutil.rmtree(folder / "records")
     assert cli.main(["tables", str(folder)]) == cli.BAD_INPUT
     assert "has no record of the unquantized model" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -17,9 +18,9 @@ import pytest
 from rich.console import Console
 
 from bench.comparison import run_folder
-from bench.comparison.progress import Reporter
+from bench.comparison.progress import Reporter, quiet
 from bench.comparison.request import Request
-from bench.comparison.run_folder import InUse, OtherComparison, RunFolder
+from bench.comparison.run_folder import InUse, OtherComparison, RunFolder, default_names
 from bench.records.record import Cell, read_record
 from quantcore.errors import InputError
 from tests.bench.conftest import another_process
@@ -251,3 +252,21 @@ def test_a_place_that_cannot_be_written_is_bad_input(say: Reporter) -> None:
     Path("awq-bench-runs").write_text("mine", "utf-8")
     with pytest.raises(InputError, match=r"awq-bench-runs cannot be written .*name a folder"):
         begun(say)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("a/Qwen3-0.6B/", "Qwen3-0.6B"), ("x/script>\n`y", "script-y"), (".", "model"), ("../é", "é")],
+)
+def test_a_default_name_can_be_copied_from_a_terminal(model: str, name: str) -> None:
+    first = next(default_names(Request(model=model)))
+    assert re.fullmatch(rf"{re.escape(name)}-\d{{8}}-\d{{6}}", first.name)
+
+
+def test_a_link_that_leads_nowhere_is_no_folder(request_for: Request, tmp_path: Path) -> None:
+    (tmp_path / "run").symlink_to(tmp_path / "nowhere")
+    with (
+        pytest.raises(InputError, match="run is a link that leads nowhere; name another"),
+        RunFolder.open(tmp_path / "run", [], request_for, quiet()),
+    ):
+        pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -492,3 +493,13 @@ def test_a_rerun_that_says_nothing_of_a_gate_is_left_out(made: Baseline) -> None
     with_it = noise_of("perplexity", own, [*made.reruns, timed])
     assert with_it == noise_of("perplexity", own, made.reruns)
     assert noise_of("perplexity", own, [timed]) is None
+
+
+def test_a_pipe_is_no_baseline(tmp_path: Path) -> None:
+    """Reading one would wait for ever, in the folder that CI names too."""
+    os.mkfifo(tmp_path / "pipe.json")
+    for place in (tmp_path / "pipe.json", tmp_path):
+        with pytest.raises(InputError, match=r"baseline .*pipe\.json cannot be read \(it is a fo"):
+            baselines.gate([place])
+    with pytest.raises(InputError, match=r"baseline .*pipe\.json cannot be read"):
+        baselines.remake(tmp_path / "pipe.json", {})

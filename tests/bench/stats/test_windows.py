@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.stats.windows import perplexity, perplexity_ratio
+from bench.stats.windows import mean_difference, perplexity, perplexity_ratio
 
 
 def test_the_interval_is_scipys_bca() -> None:
@@ -34,6 +34,22 @@ def test_the_ratio_is_paired() -> None:
     assert ratio.high - ratio.low < 0.1 * (
         perplexity(list(other), seed=0).high / perplexity(list(other), seed=0).low - 1
     )
+
+
+def test_a_mean_difference_is_paired() -> None:
+    random = np.random.default_rng(2)
+    base = random.gamma(2, 0.02, 80)
+    other = base + random.normal(0.003, 0.002, 80)
+    change = mean_difference(list(other), list(base), seed=4)
+    theirs = stats.bootstrap(
+        (other - base,), np.mean, n_resamples=9999, method="BCa", batch=1000,
+        rng=np.random.default_rng(4),
+    ).confidence_interval  # fmt: skip
+    assert change.estimate == pytest.approx(np.mean(other - base), abs=1e-12)
+    assert (change.low, change.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    assert change.p_value == pytest.approx(stats.ttest_rel(other, base).pvalue, rel=1e-9)
+    with pytest.raises(ValueError, match="not the same text"):
+        mean_difference([0.1, 0.2], [0.1], seed=0)
 
 
 def test_equal_models_have_no_interval_and_no_significance() -> None:
