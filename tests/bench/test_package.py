@@ -19,6 +19,7 @@ from bench.comparison import compare
 from bench.comparison.request import Request
 from bench.records.record import read_record
 from bench.report import tables
+from bench.report.pair import open_cell, pair
 from quantcore import hub
 
 ROOT = Path(__file__).parents[2]
@@ -100,6 +101,31 @@ def test_the_readme_shows_the_committed_table() -> None:
     start, end = "<!-- results/reference/wikitext2/table.md -->\n", "<!-- end -->"
     shown = readme[readme.index(start) + len(start) : readme.index(end)]
     assert shown == (RESULTS / "reference" / "wikitext2" / "table.md").read_text("utf-8")
+
+
+def test_the_readme_shows_what_pair_prints() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    command, shown = re.findall(r"<!-- awq-bench pair (.*?) -->\n```\n(.*?)```", readme, re.DOTALL)[
+        0
+    ]
+    folder, *names = command.split()
+    layout = pair(*(open_cell(name, ROOT / folder) for name in names))
+    printed = {
+        label: " ".join(field.lines[0] for field in fields[:-1]).split()
+        for label, fields in layout.body
+    }
+    head, *lines = shown.splitlines()
+    assert head.split() == " ".join(field.lines[0] for field in layout.header[:-1]).split()
+    assert len(lines) > 3
+    for line in lines:
+        label, *words = line.split()
+        assert words == printed[label]
+
+
+def test_the_readme_is_short() -> None:
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    assert sum(len(line.split()) for line in lines) <= 900
+    assert any("tox run" in line for line in lines[:10])
 
 
 @pytest.mark.parametrize("folder", sorted(RESULTS.glob("reference/*")), ids=lambda f: f.name)
