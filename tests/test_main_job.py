@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import bench
+from bench.cli import exit_codes
 from bench.cli import main as cli
 from bench.records.record import Record, read_record
 from suites import SUITES
@@ -49,7 +50,7 @@ def own_cache(place: Path) -> object:
 
 
 def run(*arguments: str) -> None:
-    assert cli.main(arguments) == cli.DONE, arguments
+    assert cli.main(arguments) == exit_codes.DONE, arguments
 
 
 def records(folder: Path) -> dict[str, Record]:

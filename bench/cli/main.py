@@ -18,6 +18,16 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from rich.console import Console
 
+from bench.cli import exit_codes
+from bench.cli.exit_codes import (
+    BAD_INPUT,
+    CELL_FAILED,
+    DONE,
+    GATE_FAILED,
+    INTERNAL_ERROR,
+    INTERRUPTED,
+    NO_VERDICT,
+)
 from bench.comparison.progress import Reporter
 from bench.records import processors
 from bench.report import escape
@@ -29,23 +39,10 @@ if TYPE_CHECKING:
     from bench.comparison.request import Request
     from bench.gate.gate import Baseline
 
-DONE, GATE_FAILED, BAD_INPUT, NO_VERDICT, CELL_FAILED = 0, 1, 2, 3, 4
-INTERNAL_ERROR, INTERRUPTED = 70, 130
-
 _WIDTH = 78
 
 # Commands that run models.
 _COMPUTING = ("compare", "quantize", "evaluate", "baseline", "gate", "rebaseline")
-
-_EXIT_CODES = {
-    DONE: "done",
-    GATE_FAILED: "a gate failed: a change is beyond its tolerance",
-    BAD_INPUT: "bad usage or input; the error names the value, the rule and the fix",
-    NO_VERDICT: "a gate came to no verdict; the table says what would give one",
-    CELL_FAILED: "a cell or a suite failed; the others are kept, and so is why it failed",
-    INTERNAL_ERROR: "internal error; please report it",
-    INTERRUPTED: "interrupted (143: by SIGTERM, 129: by SIGHUP); it says what is kept",
-}
 
 _MEASURED = (DONE, BAD_INPUT, CELL_FAILED, INTERNAL_ERROR, INTERRUPTED)
 
@@ -272,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
             "AWQ, GPTQ and RTN, measures what each loses against the unquantized model on the "
             "same text, and keeps a record behind every number."
         ),
-        epilog=_START + _exit_codes(),
+        epilog=_START + exit_codes.listed(),
         formatter_class=_Help,
     )
     commands = parser.add_subparsers(
@@ -297,7 +294,7 @@ def _parser() -> argparse.ArgumentParser:
         about="everything that can be asked for by name",
         description="List the methods, schemes, suites, texts, model families and checkpoint "
         "formats of this version, each with a line on what it is.",
-        epilog=_LIST + _exit_codes(DONE, BAD_INPUT, INTERNAL_ERROR),
+        epilog=_LIST + exit_codes.listed(DONE, BAD_INPUT, INTERNAL_ERROR),
     )
     doctor = _command(
         commands,
@@ -306,7 +303,7 @@ def _parser() -> argparse.ArgumentParser:
         about="what this machine has, and what it lacks for what",
         description="Look at this machine: packages, processor, GPU, the hubs, texts, and other "
         "packages that clash with this one. For each thing that lacks, say what it would give.",
-        epilog=_DOCTOR + _exit_codes(DONE, BAD_INPUT, INTERNAL_ERROR),
+        epilog=_DOCTOR + exit_codes.listed(DONE, BAD_INPUT, INTERNAL_ERROR),
     )
     _data_dir(doctor)
     return parser
@@ -324,7 +321,7 @@ def _add_compare(commands: _Commands) -> None:
         description="Quantize MODEL with every method and scheme, measure each against the "
         "unquantized model on the same windows of text, and print the table. One calibration pass "
         "serves all cells. Without options: the shipped model, four methods, three schemes.",
-        epilog=_COMPARE + _exit_codes(*_MEASURED),
+        epilog=_COMPARE + exit_codes.listed(*_MEASURED),
     )
     _model(compare, default="reference")
     group = compare.add_argument_group("what to compare")
@@ -367,7 +364,7 @@ def _add_quantize(commands: _Commands) -> None:
         description="Quantize MODEL with one method and scheme, and write it as an ordinary "
         "Transformers folder. It is the model that `awq-bench compare` measures under the same "
         "options.",
-        epilog=_QUANTIZE + _exit_codes(DONE, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED),
+        epilog=_QUANTIZE + exit_codes.listed(DONE, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED),
     )
     _model(quantize)
     group = quantize.add_argument_group("how to quantize")
@@ -411,7 +408,7 @@ def _add_evaluate(commands: _Commands) -> None:
         about="measure one model as it is",
         description="Measure MODEL as it is, its perplexity or any suite: an unquantized model, or "
         "a folder that `awq-bench quantize` wrote. Nothing is quantized.",
-        epilog=_EVALUATE + _exit_codes(*_MEASURED),
+        epilog=_EVALUATE + exit_codes.listed(*_MEASURED),
     )
     _model(evaluate)
     _evaluation(evaluate)
@@ -430,7 +427,7 @@ def _add_pair(commands: _Commands) -> None:
         description="Compare two cells that `awq-bench compare` measured, window by window and "
         "item by item: differences with paired intervals, flips, and whether they are more than "
         "chance.",
-        epilog=_PAIR + _exit_codes(DONE, BAD_INPUT, INTERNAL_ERROR),
+        epilog=_PAIR + exit_codes.listed(DONE, BAD_INPUT, INTERNAL_ERROR),
     )
     _compared(pair).add_argument(
         "cells",
@@ -449,7 +446,7 @@ def _add_tables(commands: _Commands) -> None:
         description="Draw again what `awq-bench compare` draws at its end, from the records that "
         "are in DIR, finished or not. Nothing is measured. Records that are damaged are left out, "
         "and named.",
-        epilog=_TABLES + _exit_codes(DONE, BAD_INPUT, CELL_FAILED, INTERNAL_ERROR),
+        epilog=_TABLES + exit_codes.listed(DONE, BAD_INPUT, CELL_FAILED, INTERNAL_ERROR),
     )
     _price_per_hour(_compared(tables))
 
@@ -471,7 +468,7 @@ def _add_baseline(commands: _Commands) -> None:
         description="Measure MODEL and its quantized form, and measure again with other "
         "calibration seeds, batches and threads to learn what varies by itself. What comes out is "
         "a file to commit; `awq-bench gate` decides against it.",
-        epilog=_BASELINE + _exit_codes(DONE, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED),
+        epilog=_BASELINE + exit_codes.listed(DONE, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED),
     )
     _model(baseline)
     group = baseline.add_argument_group("how to quantize")
@@ -515,7 +512,7 @@ def _add_gate(commands: _Commands) -> None:
         "what quantization costs: within its tolerance (0), beyond it (1), or no verdict (3), "
         "which a difference of the declaration and a missing metric are too.",
         epilog=_GATE
-        + _exit_codes(DONE, GATE_FAILED, BAD_INPUT, NO_VERDICT, INTERNAL_ERROR, INTERRUPTED),
+        + exit_codes.listed(DONE, GATE_FAILED, BAD_INPUT, NO_VERDICT, INTERNAL_ERROR, INTERRUPTED),
     )
     group = gate.add_argument_group("model")
     group.add_argument(
@@ -565,7 +562,7 @@ def _add_rebaseline(commands: _Commands) -> None:
         about="make a baseline anew, after showing what changed",
         description="Measure again what a baseline declares, reruns included, and show the change "
         "against it. Only with --accept the file is written over.",
-        epilog=_REBASELINE + _exit_codes(DONE, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED),
+        epilog=_REBASELINE + exit_codes.listed(DONE, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED),
     )
     group = again.add_argument_group("gate")
     group.add_argument("file", type=_path, metavar="FILE", help="the baseline (required)")
@@ -621,12 +618,6 @@ def _command(
 
 def _filled(text: str) -> str:
     return textwrap.fill(text, _WIDTH)
-
-
-def _exit_codes(*codes: int) -> str:
-    """Those that a command can end with; all if none is named."""
-    lines = [f"  {code:<4} {_EXIT_CODES[code]}" for code in codes or _EXIT_CODES]
-    return "\n".join(["\nexit codes:", *lines])
 
 
 def _model(parser: argparse.ArgumentParser, default: str | None = None) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import main as cli
+from bench.cli import exit_codes
 from bench.comparison.compare import Outcome, compare
 from bench.comparison.request import Request
 from lab.reference.train import train_tokenizer
@@ -119,7 +119,7 @@ def alone(
     def ran(name: str) -> Alone:
         place = tmp_path_factory.mktemp("alone") / "place"
         ended = forked.run(partial(forked.command, commands[name]), place)
-        assert ended.code == cli.DONE, ended.said
+        assert ended.code == exit_codes.DONE, ended.said
         largest = max(path.stat().st_size for path in place.rglob("*") if path.is_file())
         return Alone(ended.steps, found(place), largest)
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from bench.cli import main as cli
+from bench.cli.exit_codes import BAD_INPUT, DONE, INTERNAL_ERROR, INTERRUPTED
 from bench.records import processors
 
 
@@ -86,16 +87,16 @@ def raising(error: BaseException) -> Callable[..., int]:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (FileNotFoundError(errno.ENOENT, "No such file", "{out}"), cli.BAD_INPUT),
-        (FileNotFoundError(errno.ENOENT, "No such file", "{out}/records/a"), cli.INTERNAL_ERROR),
-        (FileNotFoundError(errno.ENOENT, "No such file", "{gone}/records/a"), cli.BAD_INPUT),
-        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "{out}/records"), cli.BAD_INPUT),
-        (OSError(errno.ENOSPC, "No space left on device", "/elsewhere"), cli.BAD_INPUT),
-        (PermissionError(errno.EACCES, "Permission denied", "/elsewhere"), cli.BAD_INPUT),
-        (FileNotFoundError(errno.ENOENT, "No such file", cli.__file__), cli.INTERNAL_ERROR),
-        (IsADirectoryError(errno.EISDIR, "Is a directory", "/elsewhere"), cli.INTERNAL_ERROR),
-        (OSError(errno.ENOSPC, "No space left on device"), cli.BAD_INPUT),
-        (OSError("no file is named"), cli.INTERNAL_ERROR),
+        (FileNotFoundError(errno.ENOENT, "No such file", "{out}"), BAD_INPUT),
+        (FileNotFoundError(errno.ENOENT, "No such file", "{out}/records/a"), INTERNAL_ERROR),
+        (FileNotFoundError(errno.ENOENT, "No such file", "{gone}/records/a"), BAD_INPUT),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "{out}/records"), BAD_INPUT),
+        (OSError(errno.ENOSPC, "No space left on device", "/elsewhere"), BAD_INPUT),
+        (PermissionError(errno.EACCES, "Permission denied", "/elsewhere"), BAD_INPUT),
+        (FileNotFoundError(errno.ENOENT, "No such file", cli.__file__), INTERNAL_ERROR),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "/elsewhere"), INTERNAL_ERROR),
+        (OSError(errno.ENOSPC, "No space left on device"), BAD_INPUT),
+        (OSError("no file is named"), INTERNAL_ERROR),
     ],
 )
 def test_an_error_of_the_system_is_bad_input_only_where_the_user_can_change_it(
@@ -111,8 +112,8 @@ def test_an_error_of_the_system_is_bad_input_only_where_the_user_can_change_it(
     monkeypatch.setitem(cli._COMMANDS, "compare", raising(error))
     assert cli.main(["compare", "reference", "--out", str(tmp_path)]) == code
     shown = capsys.readouterr().err
-    assert ("Traceback" in shown) == (code == cli.INTERNAL_ERROR)
-    if code == cli.BAD_INPUT:
+    assert ("Traceback" in shown) == (code == INTERNAL_ERROR)
+    if code == BAD_INPUT:
         assert f"{error.filename or 'a file'}: {error.strerror}" in shown.replace("\n", " ")
 
 
@@ -121,7 +122,7 @@ def test_an_internal_error_names_releases_that_nobody_tried(
 ) -> None:
     monkeypatch.setitem(cli._COMMANDS, "list", raising(AttributeError("no attribute 'dtype'")))
     monkeypatch.setattr(cli, "untried", lambda: {"transformers": "transformers 9 is outside"})
-    assert cli.main(["list"]) == cli.INTERNAL_ERROR
+    assert cli.main(["list"]) == INTERNAL_ERROR
     assert "transformers 9 is outside" in capsys.readouterr().err
 
 
@@ -137,7 +138,7 @@ def test_places_in_a_configuration_file_are_the_users_too(
         raise NotADirectoryError(errno.ENOTDIR, "Not a directory", f"{out}/records")
 
     monkeypatch.setitem(cli._COMMANDS, "compare", command)
-    assert cli.main(["compare", "--config", str(tmp_path / "c.toml")]) == cli.BAD_INPUT
+    assert cli.main(["compare", "--config", str(tmp_path / "c.toml")]) == BAD_INPUT
     assert f"{out}/records: Not a directory" in capsys.readouterr().err.replace("\n", "")
 
 
@@ -147,7 +148,7 @@ def test_an_interruption_while_libraries_load_ends_as_any_other(
     for at in ((processors, "share"), (cli, "_quiet_libraries")):
         with monkeypatch.context() as patch:
             patch.setattr(*at, raising(KeyboardInterrupt()))
-            assert cli.main(["compare"]) == cli.INTERRUPTED
+            assert cli.main(["compare"]) == INTERRUPTED
         assert "interrupted" in capsys.readouterr().err
 
 
@@ -177,10 +178,10 @@ def test_signals_that_end_a_process_end_a_command_as_an_interruption_does(
 
 def test_a_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """By nohup, or by a program that calls `main` and has taken it."""
-    monkeypatch.setitem(cli._COMMANDS, "list", lambda *_: cli.DONE)
+    monkeypatch.setitem(cli._COMMANDS, "list", lambda *_: DONE)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        assert cli.main(["list"]) == cli.DONE
+        assert cli.main(["list"]) == DONE
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)

@@ -14,6 +14,7 @@ import huggingface_hub.constants
 import pytest
 
 from bench import registry
+from bench.cli import exit_codes
 from bench.cli import main as cli
 from bench.comparison.request import Request
 from lab.reference.train import train_tokenizer
@@ -98,8 +99,8 @@ def test_help_fits_80_columns(name: str, columns: str, monkeypatch: pytest.Monke
 
 
 def test_every_exit_code_is_told() -> None:
-    codes = {v for k, v in vars(cli).items() if k.isupper() and isinstance(v, int) and k[0] != "_"}
-    told = {int(c) for c in re.findall(r"^  (\d+) +\S", cli._exit_codes(), re.MULTILINE)}
+    codes = {v for k, v in vars(exit_codes).items() if k.isupper() and isinstance(v, int)}
+    told = {int(c) for c in re.findall(r"^  (\d+) +\S", exit_codes.listed(), re.MULTILINE)}
     assert told == codes
 
 
@@ -172,7 +173,7 @@ def test_examples_run(
             local = [word.replace("~", str(tmp_path)) for word in words]
             far = {"embedded", "wikitext2", "standard"} & set(words)
             if not far and "long_prompt" not in " ".join(words):
-                assert cli.main(local) == cli.DONE, capsys.readouterr().err
+                assert cli.main(local) == exit_codes.DONE, capsys.readouterr().err
                 ran += 1
         assert ran
     finally:

@@ -21,6 +21,7 @@ import torch
 from rich.console import Console
 from safetensors import SafetensorError
 
+from bench.cli import exit_codes
 from bench.cli import main as cli
 from bench.comparison import compare
 from bench.comparison import workbench as cell
@@ -59,7 +60,7 @@ def test_a_comparison_end_to_end(
     request_for: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    assert cli.main(arguments(request_for, out)) == cli.DONE
+    assert cli.main(arguments(request_for, out)) == exit_codes.DONE
     printed = capsys.readouterr()
     assert "AWQ + clip" in printed.out
     assert "INT3-g64" in printed.out
@@ -138,11 +139,11 @@ def test_an_interrupted_comparison_goes_on(
         return quantize_model(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(cell, "quantize_model", interrupt)
-    assert cli.main(arguments(request_for, out)) == cli.INTERRUPTED
+    assert cli.main(arguments(request_for, out)) == exit_codes.INTERRUPTED
     kept = files(out)
     assert len(kept) == 4
     monkeypatch.setattr(cell, "quantize_model", quantize_model)
-    assert cli.main(arguments(request_for, out)) == cli.DONE
+    assert cli.main(arguments(request_for, out)) == exit_codes.DONE
     after = files(out)
     assert len(after) == 11
     assert {name: after[name] for name in kept} == kept
@@ -159,12 +160,12 @@ def test_an_interrupted_default_folder_is_found_again(
     monkeypatch.setattr(cell, "quantize_model", interrupt)
     command = arguments(replace(request_for, methods=("rtn",)), tmp_path)
     command = command[: command.index("--out")]
-    assert cli.main(command) == cli.INTERRUPTED
+    assert cli.main(command) == exit_codes.INTERRUPTED
     monkeypatch.setattr(cell, "quantize_model", quantize_model)
-    assert cli.main(command) == cli.DONE
+    assert cli.main(command) == exit_codes.DONE
     assert len(list((tmp_path / "awq-bench-runs").iterdir())) == 1
     time.sleep(1.1)  # folders are named by the second
-    assert cli.main(command) == cli.DONE  # a finished one is left alone
+    assert cli.main(command) == exit_codes.DONE  # a finished one is left alone
     assert len(list((tmp_path / "awq-bench-runs").iterdir())) == 2
 
 
@@ -186,7 +187,7 @@ def test_a_killed_comparison_leaves_whole_records_only(
     assert 2 <= len(kept) < 11
     for path in kept:
         assert read_record(path).status == "done"
-    assert cli.main(arguments(request_for, out)) == cli.DONE
+    assert cli.main(arguments(request_for, out)) == exit_codes.DONE
     assert len(files(out)) == 11
 
 
@@ -203,7 +204,7 @@ def test_a_failed_cell_costs_no_other(
 
     monkeypatch.setattr(cell, "quantize_model", fail)
     out = tmp_path / "run"
-    assert cli.main(arguments(request_for, out)) == cli.CELL_FAILED
+    assert cli.main(arguments(request_for, out)) == exit_codes.CELL_FAILED
     printed = capsys.readouterr().out
     assert "failed" in printed
     assert "planted failure" in printed
@@ -213,7 +214,7 @@ def test_a_failed_cell_costs_no_other(
     # The cause removed, the same command measures what failed and nothing else.
     monkeypatch.setattr(cell, "quantize_model", quantize_model)
     before = files(out)
-    assert cli.main(arguments(request_for, out)) == cli.DONE
+    assert cli.main(arguments(request_for, out)) == exit_codes.DONE
     changed = {name for name, stamp in files(out).items() if before.get(name) != stamp}
     assert changed == {"records/gptq_int4-g32.json", "records/gptq_int3-g64.json"}
 
@@ -244,7 +245,7 @@ def test_our_own_mistakes_are_not_bad_input(
         raise RuntimeError("planted")
 
     monkeypatch.setattr(compare, "discover", broken)
-    assert cli.main(arguments(request_for, tmp_path / "run")) == cli.INTERNAL_ERROR
+    assert cli.main(arguments(request_for, tmp_path / "run")) == exit_codes.INTERNAL_ERROR
     assert "planted" in capsys.readouterr().err
 
 
@@ -273,7 +274,7 @@ def test_config_file(request_for: Request, tmp_path: Path) -> None:
         "utf-8",
     )
     command = ["compare", "--config", str(tmp_path / "c.toml"), "--schemes", "int4-g32"]
-    assert cli.main(command) == cli.DONE
+    assert cli.main(command) == exit_codes.DONE
     table = pd.read_csv(tmp_path / "run" / "table.csv")
     assert list(table["metric"].unique()) == ["evaluation_ppl_16"]
     assert list(table["scheme"].dropna()) == ["int4-g32"]  # the command line wins
@@ -293,9 +294,9 @@ def test_a_model_of_unknown_structure_can_still_be_evaluated(
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((Path(request_for.model) / name).read_bytes())
     command = ["evaluate", str(folder), "--text", str(request_for.text), "--seqlen", "32"]
-    assert cli.main([*command, "--out", str(tmp_path / "run")]) == cli.DONE
+    assert cli.main([*command, "--out", str(tmp_path / "run")]) == exit_codes.DONE
     command = arguments(replace(request_for, model=str(folder)), tmp_path / "other")
-    assert cli.main(command) == cli.BAD_INPUT
+    assert cli.main(command) == exit_codes.BAD_INPUT
 
 
 @pytest.mark.parametrize("name", ["text", "messages", "input_ids", "self"])
@@ -517,7 +518,7 @@ def test_an_edited_record_is_refused(request_for: Request, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("command", [["list"], ["doctor"], ["--help"], ["compare", "--help"]])
 def test_commands_that_only_tell(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(command) == cli.DONE
+    assert cli.main(command) == exit_codes.DONE
     assert len(capsys.readouterr().out) > 300
 
 
@@ -525,14 +526,14 @@ def test_commands_that_only_tell(command: list[str], capsys: pytest.CaptureFixtu
     "command", [[], ["compair"], ["compare", "--seqlen", "many"], ["quantize", "x"]]
 )
 def test_bad_usage(command: list[str]) -> None:
-    assert cli.main(command) == cli.BAD_INPUT
+    assert cli.main(command) == exit_codes.BAD_INPUT
 
 
 def test_the_articles_awq_comes_when_asked_for(
     request_for: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = replace(request_for, methods=("rtn", "awq-article"))
-    assert cli.main(arguments(asked, tmp_path / "run")) == cli.DONE
+    assert cli.main(arguments(asked, tmp_path / "run")) == exit_codes.DONE
     assert "AWQ (article)" in capsys.readouterr().out
     records = [read_record(p) for p in (tmp_path / "run").glob("records/awq-article*.json")]
     assert len(records) == 2

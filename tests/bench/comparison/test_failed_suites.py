@@ -15,6 +15,7 @@ import jsonschema
 import pytest
 from rich.console import Console
 
+from bench.cli import exit_codes
 from bench.cli import main as cli
 from bench.comparison import workbench as cell
 from bench.comparison.compare import Outcome, begin, compare
@@ -261,7 +262,7 @@ def test_the_exit_code_says_so(
         *("--suites", "perplexity,json", "--limit", "2", "--text", str(request_.text)),
         *("--seqlen", "32", "--out", str(tmp_path / "run")),
     ]
-    assert cli.main(arguments) == cli.CELL_FAILED
+    assert cli.main(arguments) == exit_codes.CELL_FAILED
     shown = capsys.readouterr()
     assert "json failed: Planted: no such attribute" in shown.err
     assert "FAILED RTN int4-g32, json" in shown.out

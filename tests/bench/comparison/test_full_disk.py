@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.cli import exit_codes
 from bench.cli import main as cli
 from quantcore.files import is_unfinished
 from tests.bench import forked
@@ -96,14 +97,14 @@ def believe_in_room() -> None:
 def becomes_full(words: list[str], room: int, place: Path, alone: Alone) -> bool:
     """Whether a disk with so many bytes left does; what is wanted then is checked."""
     ended = forked.run(partial(fill_and_go_on, words, room), place)
-    before, full, _ = ended.said.partition(ENDED.format(cli.BAD_INPUT))
+    before, full, _ = ended.said.partition(ENDED.format(exit_codes.BAD_INPUT))
     if not full:
-        assert ENDED.format(cli.DONE) in ended.said, ended.said
+        assert ENDED.format(exit_codes.DONE) in ended.said, ended.said
         return False
     said = " ".join(before.partition("error: ")[2].split())
     assert re.search(rf"({NAMED[words[0]]}).* cannot be written \(.*No space left", said), before
     assert "Traceback" not in before
-    assert ended.code == cli.DONE, ended.said
+    assert ended.code == exit_codes.DONE, ended.said
     first, second = place / "first", place / "second"
     assert not [path for path in first.rglob(".*") if path.name == ".lock" or is_unfinished(path)]
     assert words[0] != "quantize" or not list(first.iterdir())

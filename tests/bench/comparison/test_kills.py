@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from bench.cli import main as cli
+from bench.cli import exit_codes
 from bench.comparison.workbench import Workbench
 from bench.records.record import Record
 from tests.bench import forked
@@ -39,7 +39,7 @@ def check_it_goes_on(words: list[str], place: Path, kill: Kill, alone: Alone) ->
     if not (place / "model").exists():  # else it is whole, and no second is written over it
         before = whole_records(place)
         again = run(words, place)
-        assert again.code == cli.DONE, again.said
+        assert again.code == exit_codes.DONE, again.said
         # A record holds the seconds that it took, so one that is measured again is another.
         assert all(path.read_bytes() == was for path, was in before.items() if path.exists())
     assert found(place) == alone.found
@@ -105,7 +105,7 @@ def test_killed_at_many_steps_a_folder_that_nobody_named_is_found_again(
         finished = [folder for folder in runs(place) if is_finished(folder)]
         before = whole_records(place)
         again = run(commands[NOTHING_NAMED], place)
-        assert again.code == cli.DONE, again.said
+        assert again.code == exit_codes.DONE, again.said
         assert all(path.read_bytes() == was for path, was in before.items())
         assert len(runs(place)) == len(finished) + 1
         for folder in finished:  # killed before it was unlocked: nobody comes back to it
@@ -151,9 +151,9 @@ def test_of_two_with_one_folder_the_second_is_refused(
     name: str, alone: Callable[[str], Alone], commands: dict[str, list[str]], tmp_path: Path
 ) -> None:
     first, second = second_while_first_measures(commands[name], tmp_path / "both")
-    assert second.code == cli.BAD_INPUT, second.said
+    assert second.code == exit_codes.BAD_INPUT, second.said
     assert "is being written by another process" in " ".join(second.said.split())
-    assert first.code == cli.DONE, first.said
+    assert first.code == exit_codes.DONE, first.said
     assert found(tmp_path / "both") == alone(name).found
 
 
@@ -161,7 +161,7 @@ def test_two_of_which_nobody_named_a_folder_get_one_each(
     commands: dict[str, list[str]], tmp_path: Path
 ) -> None:
     both = second_while_first_measures(commands[NOTHING_NAMED], tmp_path / "both")
-    assert [one.code for one in both] == [cli.DONE, cli.DONE], both
+    assert [one.code for one in both] == [exit_codes.DONE, exit_codes.DONE], both
     folders = runs(tmp_path / "both")
     assert sorted((tmp_path / "both" / "awq-bench-runs").iterdir()) == folders
     first, second = map(found, folders)
@@ -195,11 +195,11 @@ def test_of_two_that_begin_at_once_one_ends_well_and_the_other_says_why_not(
         work = partial(forked.command, commands[name], meet)
         both = [forked.start(work, place) for _ in range(2)]
         first, second = sorted((one.ended() for one in both), key=lambda one: one.code)
-        assert first.code == cli.DONE, first.said
-        if second.code != cli.DONE:
+        assert first.code == exit_codes.DONE, first.said
+        if second.code != exit_codes.DONE:
             late = RACES[name]
             assert late is not None, second.said
-            assert second.code == cli.BAD_INPUT, second.said
+            assert second.code == exit_codes.BAD_INPUT, second.said
             assert re.search(late, " ".join(second.said.split())), second.said
         if name == NOTHING_NAMED:
             first_found, second_found = map(found, runs(place))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.cli import exit_codes
 from bench.cli import main as cli
 from bench.comparison.compare import Outcome
 from bench.records.record import read_record
@@ -31,7 +32,7 @@ def test_what_was_drawn_is_drawn_again(folder: Path, capsys: pytest.CaptureFixtu
     assert len(before) >= 4
     for name in before:
         (folder / name).unlink()
-    assert cli.main(["tables", str(folder)]) == cli.DONE
+    assert cli.main(["tables", str(folder)]) == exit_codes.DONE
     assert drawn(folder) == before
     assert "lower is better" in capsys.readouterr().out
 
@@ -41,7 +42,7 @@ def test_a_damaged_record_is_left_out_and_named(
 ) -> None:
     (folder / "records" / "gptq_int4-g32.json").write_text("{", "utf-8")
     (folder / "records" / "rtn_int4-g32.json").unlink()
-    assert cli.main(["tables", str(folder)]) == cli.CELL_FAILED
+    assert cli.main(["tables", str(folder)]) == exit_codes.CELL_FAILED
     said = capsys.readouterr()
     for name in ("gptq_int4-g32.json is not a record", "rtn_int4-g32.json is not there; its cell"):
         assert name in said.err.replace("\n", "")
@@ -72,10 +73,10 @@ def test_what_is_no_comparison_is_refused(
         ([str(tmp_path)], "is no comparison; give a folder"),
         ([str(folder), "--price-per-hour", "0"], "--price-per-hour 0.0: must be more than 0"),
     ):
-        assert cli.main(["tables", *arguments]) == cli.BAD_INPUT
+        assert cli.main(["tables", *arguments]) == exit_codes.BAD_INPUT
         assert said in capsys.readouterr().err
     with another_process(folder):
-        assert cli.main(["tables", str(folder)]) == cli.BAD_INPUT
+        assert cli.main(["tables", str(folder)]) == exit_codes.BAD_INPUT
         assert "is being written by another process" in capsys.readouterr().err
     (folder / "comparison.json").rename(folder / "kept.json")
     os.mkfifo(folder / "comparison.json")
@@ -83,5 +84,5 @@ def test_what_is_no_comparison_is_refused(
     assert "comparison.json is damaged" in capsys.readouterr().err
     os.replace(folder / "kept.json", folder / "comparison.json")
     shutil.rmtree(folder / "records")
-    assert cli.main(["tables", str(folder)]) == cli.BAD_INPUT
+    assert cli.main(["tables", str(folder)]) == exit_codes.BAD_INPUT
     assert "has no record of the unquantized model" in capsys.readouterr().err

@@ -24,6 +24,7 @@ from lm_eval.api.model import LM
 from lm_eval.tasks._index import TaskIndex
 from safetensors.torch import load_file
 
+from bench.cli import exit_codes
 from bench.cli import main as cli
 from bench.comparison.compare import Outcome, compare
 from bench.comparison.request import Request
@@ -283,15 +284,15 @@ def test_two_cells_on_request(
     measured: tuple[Request, Path, tuple[Record, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, folder, _ = measured
-    assert cli.main(["pair", str(folder), "rtn@int3-g64", "unquantized"]) == cli.DONE
+    assert cli.main(["pair", str(folder), "rtn@int3-g64", "unquantized"]) == exit_codes.DONE
     printed = capsys.readouterr().out
     assert "perplexity" in printed
     assert "loses" in printed
-    assert cli.main(["pair", str(folder), "rtn@int3-g64", "rtn@int4-g32"]) == cli.DONE
+    assert cli.main(["pair", str(folder), "rtn@int3-g64", "rtn@int4-g32"]) == exit_codes.DONE
     assert "json" not in capsys.readouterr().out
-    assert cli.main(["pair", str(folder), "rtn@int3-g64", "rtn@int3-g64"]) == cli.BAD_INPUT
+    assert cli.main(["pair", str(folder), "rtn@int3-g64", "rtn@int3-g64"]) == exit_codes.BAD_INPUT
     assert "give two cells" in capsys.readouterr().err
-    assert cli.main(["pair", str(folder), "rtn@int3-g6", "unquantized"]) == cli.BAD_INPUT
+    assert cli.main(["pair", str(folder), "rtn@int3-g6", "unquantized"]) == exit_codes.BAD_INPUT
     assert "rtn@int3-g64" in capsys.readouterr().err
 
 
@@ -339,7 +340,7 @@ def test_a_real_model_answers_and_long_prompts_are_told(
     """The tiny model takes 128 tokens, fewer than any of these prompts."""
     out = tmp_path / "run"
     arguments = ["evaluate", request_for.model, "--suites", "tool_calls", "--limit", "2"]
-    assert cli.main([*arguments, "--out", str(out)]) == cli.DONE
+    assert cli.main([*arguments, "--out", str(out)]) == exit_codes.DONE
     printed = capsys.readouterr()
     assert "do not fit the model's context of 128 tokens" in printed.err
     assert "tool_calls" in printed.out
@@ -419,7 +420,7 @@ def test_divergence_needs_two_models(
     request_for: Request, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["evaluate", request_for.model, "--suites", "divergence"]
-    assert cli.main(arguments) == cli.BAD_INPUT
+    assert cli.main(arguments) == exit_codes.BAD_INPUT
     assert "awq-bench compare" in capsys.readouterr().err
 
 

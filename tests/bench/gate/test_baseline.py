@@ -18,6 +18,7 @@ import pytest
 import torch
 from scipy import stats
 
+from bench.cli import exit_codes
 from bench.cli import main as cli
 from bench.comparison import workbench as cell
 from bench.comparison.compare import Comparison, Entry
@@ -231,7 +232,7 @@ def test_methods_without_calibration_and_folders_have_baselines_too(
     assert null_runs(made) is None
     folder = tmp_path / "folder"
     quantize = ["quantize", asked.model, "--method", "rtn", "--scheme", "int4-g32"]
-    assert cli.main([*quantize, "--out", str(folder)]) == cli.DONE
+    assert cli.main([*quantize, "--out", str(folder)]) == exit_codes.DONE
     request = Request(model=str(folder), methods=(), schemes=(), text=asked.text, seqlen=32)
     request = replace(request, suites=asked.suites)
     of_folder = baselines.make(request, {}, source=asked.model)
@@ -291,7 +292,7 @@ def test_the_command_shows_and_never_writes_over(
     asked: Request, made: Baseline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "deep" / "b.json"
-    assert cli.main(command(asked, "--out", path)) == cli.DONE
+    assert cli.main(command(asked, "--out", path)) == exit_codes.DONE
     said = capsys.readouterr()
     assert "detected from" in said.out
     assert "1,000 null runs" in said.out
@@ -299,7 +300,7 @@ def test_the_command_shows_and_never_writes_over(
     assert "left" in said.err
     assert gate.read(path).declared == made.declared
     before = path.read_bytes()
-    assert cli.main(command(asked, "--out", path)) == cli.BAD_INPUT
+    assert cli.main(command(asked, "--out", path)) == exit_codes.BAD_INPUT
     assert "give --force" in capsys.readouterr().err
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
@@ -325,11 +326,11 @@ def test_an_interrupted_one_goes_on(
 
     monkeypatch.setattr(Comparison, "measure", measure)
     path = tmp_path / "b.json"
-    assert cli.main(command(asked, "--out", path)) == cli.INTERRUPTED
+    assert cli.main(command(asked, "--out", path)) == exit_codes.INTERRUPTED
     assert "goes on from there" in capsys.readouterr().err
     assert not path.exists()
     # The first takes two cells, calibration seeds one each, batches and threads two, backends one.
-    assert cli.main(command(asked, "--out", path)) == cli.DONE
+    assert cli.main(command(asked, "--out", path)) == exit_codes.DONE
     assert len(new) == 5 + (2 + 5 + 2 + 2 + 1) - 4
     assert gate.read(path).reruns == made.reruns
     assert not list(tmp_path.glob("awq-bench-runs/*"))
@@ -342,7 +343,7 @@ def test_the_same_baseline_is_not_made_twice_at_a_time(
     assert parts is not None
     path = tmp_path / "b.json"
     with another_process(parts):
-        assert cli.main(command(asked, "--out", path)) == cli.BAD_INPUT
+        assert cli.main(command(asked, "--out", path)) == exit_codes.BAD_INPUT
         assert f"{parts} is being written by another process" in capsys.readouterr().err
         baselines.discard(parts, quiet())
         assert parts.is_dir(), "the other process is writing it"
@@ -386,12 +387,12 @@ def test_what_was_kept_of_other_texts_is_measured_anew(
     shutil.copytree(measured[1], kept)
     low = ["--tolerance", "perplexity=0.0001%:too strict"]
     words = [str(text) if word == asked.text else word for word in command(asked, *low)]
-    assert cli.main([*words, "--out", "b.json"]) == cli.BAD_INPUT
+    assert cli.main([*words, "--out", "b.json"]) == exit_codes.BAD_INPUT
     assert "below the noise floor" in capsys.readouterr().err
     assert not Path("b.json").exists()
     assert list(tmp_path.glob("awq-bench-runs/*/00/records/*.json"))
     text.write_text(text.read_text("utf-8")[:-200], "utf-8")
-    assert cli.main([*words[:-2], "--out", "b.json"]) == cli.DONE
+    assert cli.main([*words[:-2], "--out", "b.json"]) == exit_codes.DONE
     assert gate.read(Path("b.json")).quantized.cell.suites["perplexity"]["windows"] < 36
 
 
@@ -410,18 +411,18 @@ def test_changing_a_baseline_shows_the_difference_first(
     path = tmp_path / "b.json"
     gate.write(replace(made, tolerances={**made.tolerances, **named}), path, force=False)
     before = path.read_bytes()
-    assert cli.main(["rebaseline", str(path)]) == cli.DONE
+    assert cli.main(["rebaseline", str(path)]) == exit_codes.DONE
     assert "Nothing was written" in capsys.readouterr().out
     assert path.read_bytes() == before
     # What was shown is what is written: nothing is measured twice.
     capsys.readouterr()
     monkeypatch.setattr(Workbench, "measure", never)
     wide = ["--tolerance", "divergence=0.5:nobody looks"]
-    assert cli.main(["rebaseline", str(path), *wide]) == cli.DONE
+    assert cli.main(["rebaseline", str(path), *wide]) == exit_codes.DONE
     said = " ".join(capsys.readouterr().out.split())
     assert "+0.5000 nats: nobody looks" in said
     assert "1,000 null runs" in said
-    assert cli.main(["rebaseline", str(path), "--accept"]) == cli.DONE
+    assert cli.main(["rebaseline", str(path), "--accept"]) == exit_codes.DONE
     assert "nobody minds" in " ".join(capsys.readouterr().out.split())
     again = gate.read(path)
     assert again.made > made.made

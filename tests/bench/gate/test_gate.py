@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from bench.cli import exit_codes
 from bench.cli import main as cli
 from bench.comparison.compare import Comparison, compare
 from bench.comparison.quantize import quantize
@@ -202,7 +203,7 @@ def test_a_damaged_file_is_refused(
     path.write_text(damage(path.read_text("utf-8")), "utf-8")
     with pytest.raises(InputError, match=said):
         read(path)
-    assert cli.main(["gate", "--baseline", str(path)]) == cli.BAD_INPUT
+    assert cli.main(["gate", "--baseline", str(path)]) == exit_codes.BAD_INPUT
 
 
 def test_reports_for_people_and_machines(
@@ -235,7 +236,7 @@ def test_every_file_that_is_named_is_read(
     write(base, tmp_path / "b.json", force=False)
     (tmp_path / "damaged.json").write_text("{", "utf-8")
     once = ["--baseline", str(tmp_path / "damaged.json"), "--baseline", str(tmp_path / "b.json")]
-    assert cli.main(["gate", *once]) == cli.BAD_INPUT
+    assert cli.main(["gate", *once]) == exit_codes.BAD_INPUT
     assert "damaged.json is no JSON document" in capsys.readouterr().err
 
 
@@ -245,11 +246,11 @@ def test_a_report_that_cannot_be_written_changes_no_failure(
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "nowhere" / "summary.md"))
     path = tmp_path / "b.json"
     write(replace(base, quantized=changed(base.quantized, shifted(-0.5))), path, force=False)
-    assert cli.main(["gate", "--baseline", str(path)]) == cli.GATE_FAILED
+    assert cli.main(["gate", "--baseline", str(path)]) == exit_codes.GATE_FAILED
     assert "no report: " in capsys.readouterr().err
     path = tmp_path / "same.json"
     write(base, path, force=False)
-    assert cli.main(["gate", "--baseline", str(path)]) == cli.BAD_INPUT
+    assert cli.main(["gate", "--baseline", str(path)]) == exit_codes.BAD_INPUT
 
 
 def test_changes_are_shown_in_their_units() -> None:
@@ -308,10 +309,11 @@ def test_the_command_measures_again_and_a_finished_comparison_serves(
 ) -> None:
     path = tmp_path / "b.json"
     write(base, path, force=False)
-    assert cli.main(["gate", "--baseline", str(path)]) == cli.DONE
+    assert cli.main(["gate", "--baseline", str(path)]) == exit_codes.DONE
     assert "pass" in capsys.readouterr().out
     compare(asked, out=tmp_path / "run")
-    assert cli.main(["gate", "--baseline", str(path), "--run", str(tmp_path / "run")]) == cli.DONE
+    judged = ["gate", "--baseline", str(path), "--run", str(tmp_path / "run")]
+    assert cli.main(judged) == exit_codes.DONE
 
 
 def test_a_quantized_folder_beside_its_source(
@@ -321,10 +323,10 @@ def test_a_quantized_folder_beside_its_source(
     write(base, path, force=False)
     folder = quantize(asked, method="awq", scheme="int4-g32", out=tmp_path / "folder")
     command = ["gate", str(folder), "--source", asked.model, "--baseline", str(path)]
-    assert cli.main(command) == cli.DONE
+    assert cli.main(command) == exit_codes.DONE
     other = quantize(asked, method="awq", scheme="int3-g32", out=tmp_path / "other")
     command[1] = str(other)
-    assert cli.main(command) == cli.NO_VERDICT
+    assert cli.main(command) == exit_codes.NO_VERDICT
 
 
 def made_of_zeros(base: Baseline, dtype: str, *, paired: bool = True) -> Baseline:
@@ -609,7 +611,7 @@ def test_another_models_baseline_is_no_verdict_before_anything_is_measured(
     weights["model.norm.weight"] *= 1.5
     save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
     monkeypatch.setattr(Comparison, "measure", never)
-    assert cli.main(["gate", str(other), "--baseline", str(path)]) == cli.NO_VERDICT
+    assert cli.main(["gate", str(other), "--baseline", str(path)]) == exit_codes.NO_VERDICT
     assert "source weights" in capsys.readouterr().out
 
 
@@ -619,18 +621,18 @@ def test_a_run_without_the_cell_is_no_verdict_and_no_folder_is_bad_input(
     path = tmp_path / "b.json"
     write(base, path, force=False)
     command = ["gate", "--baseline", str(path), "--run", str(tmp_path / "run")]
-    assert cli.main(command) == cli.BAD_INPUT
+    assert cli.main(command) == exit_codes.BAD_INPUT
     (tmp_path / "run").mkdir()
-    assert cli.main(command) == cli.NO_VERDICT
+    assert cli.main(command) == exit_codes.NO_VERDICT
     assert "holds no records" in capsys.readouterr().out
     compare(asked, out=tmp_path / "nan")
     record = tmp_path / "nan/records/awq_int4-g32.json"
     text = record.read_text("utf-8")
     record.write_text(re.sub(r'("window_nll": \[\s*)[0-9.]+', r"\1NaN", text, count=1), "utf-8")
-    assert cli.main([*command[:-1], str(tmp_path / "nan")]) == cli.NO_VERDICT
+    assert cli.main([*command[:-1], str(tmp_path / "nan")]) == exit_codes.NO_VERDICT
     assert "NaN" in capsys.readouterr().out
     compare(replace(asked, methods=("rtn",), suites=("perplexity",)), out=tmp_path / "rtn")
-    assert cli.main([*command[:-1], str(tmp_path / "rtn")]) == cli.NO_VERDICT
+    assert cli.main([*command[:-1], str(tmp_path / "rtn")]) == exit_codes.NO_VERDICT
     assert "no cell 'awq@int4-g32'" in capsys.readouterr().out
 
 
@@ -668,12 +670,12 @@ def test_a_folder_alone_is_held_to_its_own_outcomes(
     folder = quantize(asked, method="awq", scheme="int4-g32", out=tmp_path / "folder")
     whole, text_only = tmp_path / "whole.json", tmp_path / "text.json"
     write(base, whole, force=False)
-    assert cli.main(["gate", str(folder), "--baseline", str(whole)]) == cli.NO_VERDICT
+    assert cli.main(["gate", str(folder), "--baseline", str(whole)]) == exit_codes.NO_VERDICT
     said = capsys.readouterr().out
     assert "give it with --source" in said
     kept = {name: base.tolerances[name] for name in ("perplexity", "size")}
     write(replace(base, tolerances=kept), text_only, force=False)
-    assert cli.main(["gate", str(folder), "--baseline", str(text_only)]) == cli.DONE
+    assert cli.main(["gate", str(folder), "--baseline", str(text_only)]) == exit_codes.DONE
     assert "the model's own outcomes" in " ".join(capsys.readouterr().out.split())
 
 
@@ -720,7 +722,7 @@ def test_local_copies_reach_what_is_measured(
     else:
         words = ["gate", "--baseline", str(path)] if way == "gate" else ["rebaseline", str(path)]
         copies = ["--data-dir", str(texts), "--tasks-data", str(sets)]
-        assert cli.main([*words, *copies]) == cli.INTERNAL_ERROR  # `Asked`
+        assert cli.main([*words, *copies]) == exit_codes.INTERNAL_ERROR  # `Asked`
     assert asked == [(texts, sets)]
 
 
@@ -763,6 +765,6 @@ def test_a_baseline_on_local_copies_is_gated_offline(
     )
     write(made, path, force=False)
     command = ["gate", "--baseline", str(path)]
-    assert cli.main(command) == cli.BAD_INPUT
+    assert cli.main(command) == exit_codes.BAD_INPUT
     assert "give --tasks-data DIR" in capsys.readouterr().err
-    assert cli.main([*command, "--tasks-data", str(tmp_path / "sets")]) == cli.DONE
+    assert cli.main([*command, "--tasks-data", str(tmp_path / "sets")]) == exit_codes.DONE

@@ -17,6 +17,7 @@ from scipy import stats
 from torch import Tensor
 
 from awq_impl import method as awq
+from bench.cli import exit_codes
 from bench.cli import main as cli
 from bench.comparison import compare
 from bench.comparison import workbench as cell
@@ -140,7 +141,7 @@ FAULTS = [
 @pytest.mark.slow
 def test_without_a_fault_all_pass(capsys: pytest.CaptureFixture[str]) -> None:
     code = cli.main(["gate", "--baseline", str(FOLDER)])
-    assert code == cli.DONE, capsys.readouterr().out
+    assert code == exit_codes.DONE, capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)

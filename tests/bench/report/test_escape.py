@@ -20,7 +20,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.console import Console
 
-from bench.cli import doctor
+from bench.cli import doctor, exit_codes
 from bench.cli import main as cli
 from bench.comparison.compare import compare
 from bench.comparison.progress import Reporter
@@ -264,7 +264,7 @@ def test_a_comparison_of_a_model_of_any_name(
     shutil.copy(text_folder / "evaluation.txt", f"{SUITE}.txt")
     command = ["compare", NAME, "--methods", "rtn", "--schemes", "int4-g32", "--seqlen", "32"]
     command += ["--text", f"{SUITE}.txt", "--suites", "perplexity,divergence"]
-    assert cli.main([*command, "--out", "run"]) == cli.DONE
+    assert cli.main([*command, "--out", "run"]) == exit_codes.DONE
     printed = capsys.readouterr()
     for said in (printed.out, printed.err):
         assert SHOWN in said
@@ -379,9 +379,9 @@ def raising(*_: Any) -> int:
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (["list", NAME], cli.BAD_INPUT),
-        (["compare", f"./{NAME}"], cli.BAD_INPUT),
-        (["doctor"], cli.INTERNAL_ERROR),
+        (["list", NAME], exit_codes.BAD_INPUT),
+        (["compare", f"./{NAME}"], exit_codes.BAD_INPUT),
+        (["doctor"], exit_codes.INTERNAL_ERROR),
     ],
 )
 def test_errors(
