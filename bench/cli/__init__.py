@@ -1,1 +1,5 @@
-"""The command line."""
+"""The command line: one module a command, and what they share.
+
+Modules that need PyTorch or Transformers import it within functions: the help of every command is
+read from these modules, and stays as fast as Python starts.
+"""

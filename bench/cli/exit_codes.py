@@ -1,9 +1,12 @@
-"""What the number means that a command ends with."""
+"""The numbers that a command ends with, and what each means."""
 
 from __future__ import annotations
 
 DONE, GATE_FAILED, BAD_INPUT, NO_VERDICT, CELL_FAILED = 0, 1, 2, 3, 4
 INTERNAL_ERROR, INTERRUPTED = 70, 130
+
+OF_A_COMPARISON = (DONE, BAD_INPUT, CELL_FAILED, INTERNAL_ERROR, INTERRUPTED)
+"""A command that measures cells ends with one of these."""
 
 _MEANINGS = {
     DONE: "done",
@@ -17,6 +20,6 @@ _MEANINGS = {
 
 
 def listed(*codes: int) -> str:
-    """The help lists the codes that a command can end with; all if none is named."""
+    """List, for the help, the codes that a command can end with; all if none is named."""
     lines = [f"  {code:<4} {_MEANINGS[code]}" for code in codes or _MEANINGS]
     return "\n".join(["\nexit codes:", *lines])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.cli import doctor
+from bench.cli import machine
 from quantcore import versions
 from quantcore.errors import InputError
 from suites import internals
@@ -30,7 +30,7 @@ def test_a_release_outside_of_the_bounds_is_named_with_what_works(
     (sentence,) = versions.untried().values()
     assert f"numpy {found} is outside" in sentence
     assert "pip install 'numpy<1'" in sentence
-    line = next(one for one in doctor._untried() if not one.there)
+    line = next(one for one in machine._untried() if not one.there)
     assert line.detail == sentence
 
 
@@ -39,7 +39,7 @@ def test_doctor_says_where_nothing_is_declared(monkeypatch: pytest.MonkeyPatch) 
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", missing)
-    (line,) = doctor._untried()
+    (line,) = machine._untried()
     assert not line.there
     assert "pip install" in line.detail
 

@@ -120,11 +120,11 @@ def test_every_exit_code_is_told() -> None:
 )
 def test_examples_parse_and_name_what_there_is(words: list[str]) -> None:
     parsed = vars(cli._parser().parse_args(words))
-    for method in (*parsed.get("methods", ()), *filter(None, [parsed.get("method")])):
+    for method in (*(parsed.get("methods") or ()), *filter(None, [parsed.get("method")])):
         registry.method(method)
-    for scheme in (*parsed.get("schemes", ()), *filter(None, [parsed.get("scheme")])):
+    for scheme in (*(parsed.get("schemes") or ()), *filter(None, [parsed.get("scheme")])):
         QuantScheme.parse(scheme)
-    assert set(parsed.get("suites", ())) <= set(SUITES)
+    assert set(parsed.get("suites") or ()) <= set(SUITES)
 
 
 def test_every_command_has_an_example_of_itself() -> None:

@@ -20,7 +20,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.console import Console
 
-from bench.cli import doctor, exit_codes
+from bench.cli import doctor, exit_codes, machine, show
 from bench.cli import main as cli
 from bench.comparison.compare import compare
 from bench.comparison.progress import Reporter
@@ -319,7 +319,7 @@ def test_a_gate_of_any_names(
     assert text == (tmp_path / "report" / "gate.md").read_text("utf-8")
     assert_inert(text)
     assert [(len(row), row[0]) for row in table_of(text)] == [(6, "gate"), (6, "perplexity")]
-    cli._show_gates(Console(), results)
+    show.gates(Console(), results)
     assert "\x1b" not in capsys.readouterr().out
 
 
@@ -390,7 +390,7 @@ def test_errors(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setitem(cli._COMMANDS, "doctor", raising)
+    monkeypatch.setattr(doctor, "run", raising)
     assert cli.main(arguments) == code
     printed = capsys.readouterr().err
     assert SHOWN[-40:] in printed
@@ -400,10 +400,10 @@ def test_errors(
 def test_the_doctor_reads_names_as_they_are(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = [doctor.Finding(name="processor", there=True, detail="[bold]a[/bold] \x1b[31m")]
-    monkeypatch.setattr(doctor, "findings", lambda *, data_dir: found)
+    found = [machine.Finding(name="processor", there=True, detail="[bold]a[/bold] \x1b[31m")]
+    monkeypatch.setattr(machine, "findings", lambda *, data_dir: found)
     monkeypatch.setitem(os.environ, "AWQ_BENCH_DATA", "[x]\x1b[31m")
-    doctor.print_report(Console(width=200), data_dir=None)
+    machine.print_findings(Console(width=200), data_dir=None)
     printed = capsys.readouterr().out
     assert "[bold]a[/bold] \\x1b[31m" in printed
     assert "AWQ_BENCH_DATA is [x]\\x1b[31m" in printed
