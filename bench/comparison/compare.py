@@ -15,6 +15,7 @@ from pathlib import Path
 from bench import registry
 from bench.comparison import estimate, measure
 from bench.comparison.calibration import Calibration
+from bench.comparison.cells import cell_of
 from bench.comparison.progress import Reporter, quiet
 from bench.comparison.request import Request, build_calibration, open_model
 from bench.comparison.run_folder import RunFolder, default_names
@@ -24,7 +25,7 @@ from bench.report import quantities, report
 from bench.report.tables import Grid
 from kernels import backends, cpu
 from kernels.place import Place
-from quantcore import codes, exclusion
+from quantcore import codes
 from quantcore.calibration import stats_bytes
 from quantcore.checkpoint import LoadedModel
 from quantcore.discovery import discover
@@ -172,37 +173,16 @@ def begin(
     text = next((s.text for s in suites if isinstance(s, measure.TextSuite)), None)
     calibrated = any(m.calibration != "none" for m in methods) and bool(schemes)
     calibration = build_calibration(request, loaded, text, say) if calibrated else None
-
-    def cell(method: Method | None, scheme: QuantScheme | None) -> Cell:
-        uses = calibration is not None and method is not None and method.calibration != "none"
-        return Cell(
-            model=loaded.weights_sha256,
-            tokenizer=loaded.tokenizer_sha256,
-            configuration=loaded.configuration_sha256,
-            method=None if method is None else method.name,
-            method_settings={} if method is None else method.settings(),
-            scheme=None if scheme is None else scheme.name,
-            exclude=() if method is None else request.exclude,
-            exclude_version=exclusion.VERSION if method and request.exclude else None,
-            calibration=calibration.describe() if calibration and uses else None,
-            suites={
-                name: protocol
-                for suite in suites
-                if suite.runs_on(None if scheme is None else scheme.name)
-                for name, protocol in suite.protocols.items()
-            },
-            dtype=str(loaded.dtype).removeprefix("torch."),
-            device=loaded.device.type,
-            seed=request.seed,
-            backend=request.backend if method is not None or not methods else None,
-        )
-
     timed = [suite for suite in suites if isinstance(suite, measure.ThroughputSuite)]
     asked = [name for suite in timed for name in suite.backends]
     asked += [request.backend] if request.backend is not None else []
     _time_ways(loaded, structure, schemes, asked, say)
-    plan: list[Entry] = [(cell(None, None), None, None)]
-    plan += [(cell(m, s), m, s) for s in schemes for m in methods]
+    plan: list[Entry] = [(cell_of(request, loaded, suites), None, None)]
+    plan += [
+        (cell_of(request, loaded, suites, method=m, scheme=s, calibration=calibration), m, s)
+        for s in schemes
+        for m in methods
+    ]
     # Where statistics would go is checked before anything is written.
     place = out or next(default_names(request))
     needs_disk = calibrated and stats_folder(place, structure, loaded)

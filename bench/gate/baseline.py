@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 
 from bench.comparison import measure as measuring
+from bench.comparison.cells import cell_of
 from bench.comparison.compare import Comparison, begin
 from bench.comparison.progress import Bars, Reporter, quiet
 from bench.comparison.request import Request, build_calibration, open_model
@@ -42,7 +43,7 @@ from bench.gate.gate import (
     unit_of,
 )
 from bench.records import environment
-from bench.records.record import Cell, Record
+from bench.records.record import Record
 from bench.report import quantities
 from bench.report.pair import open_cell
 from bench.stats import tolerance
@@ -180,12 +181,12 @@ class QuantizedFolder:
             if self.source is not None:
                 for suite in suites:
                     suite.prepare(self.loaded, self.say)
-                cell = self._cell(suites)
+                cell = cell_of(self.request, self.loaded, suites)
                 beside = unquantized or bench.measure(cell, None, None)
                 bench.forget(cell)  # the same weights quantized are measured by themselves
                 self.loaded = bench.loaded = open_model(self.request)
                 bench.name = self.request.model
-            quantized = bench.measure(self._cell(suites), None, None)
+            quantized = bench.measure(cell_of(self.request, self.loaded, suites), None, None)
         stored = _manifest(self.loaded.folder).get("stored_bytes")
         if stored is not None:  # as its scheme packs it: the folder holds it dequantized
             quantized = replace(quantized, stored_bytes=stored)
@@ -194,22 +195,6 @@ class QuantizedFolder:
             quantized=quantized,
             declared=self.declaration,
             request=_settled(self.request, suites),
-        )
-
-    def _cell(self, suites: Sequence[measuring.Suite]) -> Cell:
-        return Cell(
-            model=self.loaded.weights_sha256,
-            tokenizer=self.loaded.tokenizer_sha256,
-            configuration=self.loaded.configuration_sha256,
-            method=None,
-            method_settings={},
-            scheme=None,
-            exclude=(),
-            calibration=None,
-            suites={n: p for suite in suites for n, p in suite.protocols.items()},
-            dtype=str(self.loaded.dtype).removeprefix("torch."),
-            device=self.loaded.device.type,
-            seed=self.request.seed,
         )
 
 
