@@ -1,4 +1,4 @@
-"""Is a change within its tolerance? Paired outcomes, one-sided both ways.
+"""Is a change of paired outcomes within its tolerance? It is asked one-sided both ways.
 
 A change is a mean over units (windows of a text, clusters of items), positive where things got
 worse. Its interval is compared with the tolerance:
@@ -18,7 +18,7 @@ Where no unit differs nothing is inferred: the outcomes are the baseline's, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -35,56 +35,56 @@ _Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """A change against its tolerance."""
+    """A decision holds a change to its tolerance."""
 
     outcome: Outcome
     change: float
     low: float
     high: float
-    """One-sided bounds, each at 1 - alpha / gates."""
+    """Both are one-sided bounds, each at 1 - alpha / gates."""
     tolerance: float
     units: int
     units_needed: int | None
-    """With which this change would be decided; None where it is, or no number would do."""
+    """So many would decide this change; None where it is decided, or no number would do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """What a mean over units varies by."""
+    """A spread says what a mean over units varies by."""
 
     mean: float
     error: float
-    """Standard error of the mean, robust to clusters."""
+    """It is the standard error of the mean, robust to clusters."""
     units: int
-    """Clusters."""
+    """They are clusters."""
     size: float
-    """Mean number of samples in a cluster."""
+    """A cluster has so many samples on average."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arithmetic:
-    """What the same sums give on another machine, where they are added in another order."""
+    """The same sums change so much on another machine, where they are added in another order."""
 
     shift: float = 0.0
-    """Of the mean, over however many samples."""
+    """The mean shifts by it, over however many samples."""
     deviation: float = 0.0
-    """Standard deviation of one sample's change."""
+    """One sample's change has this standard deviation."""
 
     def spread(self, like: Spread, *, alpha: float = ALPHA) -> Spread:
-        """Of a mean over as many samples; its mean is what it stays below at 1 - alpha."""
+        """Say what a mean over as many samples varies by, and stays below at 1 - alpha."""
         error = self.deviation / math.sqrt(like.units * like.size)
         return replace(like, mean=self.shift + float(stats.norm.isf(alpha)) * error, error=error)
 
 
 def spread(values: Sequence[float] | _Floats, clusters: Sequence[Hashable] | None) -> Spread:
-    """The mean of samples and its standard error.
+    """Take the mean of samples and its standard error.
 
     Args:
         values: one a sample.
         clusters: a label for each sample, samples of one label belong together; None: each alone.
 
     Raises:
-        ValueError: no samples, another number of labels, or a sample that is not finite.
+        ValueError: there are no samples or another number of labels, or a sample is not finite.
     """
     samples = np.asarray(values, dtype=np.float64)
     if samples.ndim != 1 or not len(samples):
@@ -110,7 +110,7 @@ def spread(values: Sequence[float] | _Floats, clusters: Sequence[Hashable] | Non
 
 
 def bound_of(noise: Spread, *, gates: int, alpha: float = ALPHA) -> float:
-    """How far each bound lies from a mean of this spread; infinite for one unit."""
+    """Say how far each bound lies from a mean of this spread; infinite for one unit."""
     if noise.units < 2:
         return math.inf
     return float(stats.t.isf(alpha / gates, noise.units - 1)) * noise.error
@@ -124,7 +124,7 @@ def decide(
     gates: int,
     alpha: float = ALPHA,
 ) -> Decision:
-    """Pass, fail or no verdict on the mean of the samples.
+    """Let the mean of the samples pass, fail, or have no verdict.
 
     Args:
         values: change of each sample, positive where it got worse.
@@ -136,12 +136,12 @@ def decide(
     Raises:
         ValueError: see `spread`.
     """
-    found = spread(values, clusters)
+    seen = spread(values, clusters)
     if not np.any(np.asarray(values)):
         bounds = (0.0, 0.0)
     else:
-        reach = bound_of(found, gates=gates, alpha=alpha)  # one unit says nothing of its spread
-        bounds = (found.mean - reach, found.mean + reach)
+        reach = bound_of(seen, gates=gates, alpha=alpha)  # one unit says nothing of its spread
+        bounds = (seen.mean - reach, seen.mean + reach)
     low, high = bounds
     outcome: Outcome = "no verdict"
     if high <= tolerance:
@@ -150,21 +150,21 @@ def decide(
         outcome = "fail"
     return Decision(
         outcome=outcome,
-        change=found.mean,
+        change=seen.mean,
         low=low,
         high=high,
         tolerance=tolerance,
-        units=found.units,
-        units_needed=_needed(found, tolerance, alpha / gates) if outcome == "no verdict" else None,
+        units=seen.units,
+        units_needed=_needed(seen, tolerance, alpha / gates) if outcome == "no verdict" else None,
     )
 
 
-def _needed(found: Spread, tolerance: float, level: float) -> int | None:
-    """Units at which a bound of this mean would reach the tolerance, the spread as it is."""
-    distance = abs(found.mean - tolerance)
-    if found.units < 2 or distance == 0:
+def _needed(seen: Spread, tolerance: float, level: float) -> int | None:
+    """Count the units at which a bound of this mean would reach the tolerance, spread as it is."""
+    distance = abs(seen.mean - tolerance)
+    if seen.units < 2 or distance == 0:
         return None
-    deviation = found.error * math.sqrt(found.units)
+    deviation = seen.error * math.sqrt(seen.units)
     return math.ceil((float(stats.norm.isf(level)) * deviation / distance) ** 2) + 1
 
 
@@ -179,7 +179,7 @@ def detectable(
     alpha: float = ALPHA,
     power: float = POWER,
 ) -> float:
-    """The smallest regression that fails with this power, on top of what reruns showed.
+    """Find the smallest regression that fails with this power, on top of what reruns showed.
 
     The change that is measured is regression + m. It fails if regression + m > tolerance +
     t(1 - alpha / gates) * error, so that the smallest is
@@ -220,7 +220,12 @@ def detectable(
         error = math.sqrt(noise.error**2 + own)
         return regression - start - reach * error - math.hypot(own_power * error, between)
 
-    top = max(start, 0.0) + noise.error + between + 1e-9
+    return _largest_root(beyond, start=max(start, 0.0) + noise.error + between + 1e-9)
+
+
+def _largest_root(beyond: Callable[[float], float], *, start: float) -> float:
+    """Find from which size on it is above 0; infinite if from none, 0 if from all."""
+    top = start
     while beyond(top) < 0:
         top *= 2
         if top > 1e6:
@@ -235,14 +240,14 @@ def detectable(
 
 
 def floor(changes: Sequence[float], *, alpha: float = ALPHA) -> float:
-    """What a rerun's change stays below with probability 1 - alpha, from some reruns' changes.
+    """Say what a rerun's change stays below with probability 1 - alpha, from some reruns' changes.
 
-    The one-sided prediction bound of a normal sample, mean + t(1 - alpha) * sd * sqrt(1 + 1/n),
-    with a mean below 0 taken as 0: that a baseline drew worse than its reruns is luck, and no
-    reason to allow less. Not below the largest that was seen.
+    It is the one-sided prediction bound of a normal sample, mean + t(1 - alpha) * sd *
+    sqrt(1 + 1/n), with a mean below 0 taken as 0: that a baseline drew worse than its reruns is
+    luck, and no reason to allow less. It is not below the largest that was seen.
 
     Raises:
-        ValueError: fewer than two changes, or one that is not finite.
+        ValueError: there are fewer than two changes, or one is not finite.
     """
     seen = np.asarray(changes, dtype=np.float64)
     if len(seen) < 2 or not np.isfinite(seen).all():
