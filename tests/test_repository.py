@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from bench.cli import main as cli
-from bench.gate import gate
+from bench.gate.baseline import read as read_baseline
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -110,7 +110,7 @@ def test_the_workflow_gates_the_reference_model_as_others_would() -> None:
         job["with"]
     )
     folder = ROOT / job["with"]["baselines"]
-    declared = [gate.read(path).declared for path in sorted(folder.glob("*.json"))]
+    declared = [read_baseline(path).declared for path in sorted(folder.glob("*.json"))]
     assert {(one["method"], one["scheme"]) for one in declared} == {
         (method, scheme) for method in ("awq+clip", "gptq") for scheme in ("int4-g128", "int3-g128")
     }

@@ -17,7 +17,7 @@ from quantcore.errors import InputError
 
 if TYPE_CHECKING:
     from bench.comparison.request import Request
-    from bench.gate.gate import Baseline
+    from bench.gate.baseline import Baseline
 
 _EXAMPLES = """\
 examples:
@@ -92,28 +92,32 @@ def add(commands: Commands) -> None:
 
 def run(given: argparse.Namespace, output: Console, reporter: Reporter) -> int:
     """Measure the baseline, show what it holds to, and write it; returns the exit code."""
-    from bench.gate import baseline, gate
+    from bench.gate.baseline import write
+    from bench.gate.judge import judge_made
+    from bench.gate.make import make
+    from bench.gate.manifest import is_quantized
+    from bench.gate.parts import discard, parts_folder
+    from bench.gate.reruns import SEEDS
+    from bench.gate.units import parse_tolerances
 
     out, source = given.out, given.source
     _refuse_occupied(out, force=given.force)
-    tolerances = baseline.parse_tolerances(given.tolerance or ())
-    seeds = baseline.SEEDS if given.seeds is None else given.seeds
+    tolerances = parse_tolerances(given.tolerance or ())
+    seeds = SEEDS if given.seeds is None else given.seeds
     request = _request(given)
-    if not request.methods and source is None and not baseline.is_quantized(request.model):
+    if not request.methods and source is None and not is_quantized(request.model):
         reporter.warn(
             f"nothing is quantized here: {request.model} is gated as it is; --method and --scheme "
             "quantize it"
         )
     before = _readable(out) if out.exists() else None
-    parts = baseline.parts_folder(request, source)
-    made = baseline.make(
-        request, tolerances, source=source, seeds=seeds, parts=parts, reporter=reporter
-    )
+    parts = parts_folder(request, source)
+    made = make(request, tolerances, source=source, seeds=seeds, parts=parts, reporter=reporter)
     if before is not None:
-        show.gates(output, [baseline.judge_made(before, out, made)])
-    gate.write(made, out, force=given.force)
+        show.gates(output, [judge_made(before, out, made)])
+    write(made, out, force=given.force)
     show.baseline(output, made, out)
-    baseline.discard(parts, reporter)
+    discard(parts, reporter)
     output.print()
     show.written(output, out)
     return DONE
@@ -154,9 +158,9 @@ def _request(given: argparse.Namespace) -> Request:
 
 def _readable(path: Path) -> Baseline | None:
     """The baseline that is about to be written over; None for one that cannot be read."""
-    from bench.gate import gate
+    from bench.gate.baseline import read
 
     try:
-        return gate.read(path)
+        return read(path)
     except InputError:
         return None

@@ -103,11 +103,11 @@ def add(commands: Commands) -> None:
 
 def run(given: argparse.Namespace, output: Console, reporter: Reporter) -> int:
     """Measure what the baselines declare and print the verdicts; returns the exit code."""
-    from bench.gate import baseline
     from bench.gate import report as gate_report
+    from bench.gate.run import gate
 
     _refuse_mistaken(given.model, given.report)
-    results = baseline.gate(
+    results = gate(
         given.baseline,
         model=given.model,
         source=given.source,

@@ -46,11 +46,14 @@ def add(commands: Commands) -> None:
 
 def run(given: argparse.Namespace, output: Console, reporter: Reporter) -> int:
     """Measure the baseline again, and write it if it is accepted; returns the exit code."""
-    from bench.gate import baseline, gate
+    from bench.gate.baseline import write
+    from bench.gate.make import remake
+    from bench.gate.parts import discard
+    from bench.gate.units import parse_tolerances
 
-    made, result, parts = baseline.remake(
+    made, result, parts = remake(
         given.file,
-        baseline.parse_tolerances(given.tolerance or ()),
+        parse_tolerances(given.tolerance or ()),
         data_dir=asked.data_dir(given),
         tasks_data=given.tasks_data,
         keep=True,
@@ -63,8 +66,8 @@ def run(given: argparse.Namespace, output: Console, reporter: Reporter) -> int:
         output.print()
         show.line(output, f"Nothing was written; --accept writes this over {given.file}")
         return DONE
-    gate.write(made, given.file, force=True)
-    baseline.discard(parts, reporter)
+    write(made, given.file, force=True)
+    discard(parts, reporter)
     output.print()
     show.written(output, given.file)
     return DONE

@@ -13,7 +13,8 @@ from bench.report import escape
 
 if TYPE_CHECKING:
     from bench.comparison.compare import Outcome
-    from bench.gate.gate import Baseline, Result
+    from bench.gate.baseline import Baseline
+    from bench.gate.judge import Judgement
 
 
 def line(output: Console, text: str) -> None:
@@ -46,7 +47,7 @@ def outcome(output: Console, outcome: Outcome) -> int:
     return CELL_FAILED if outcome.failed else DONE
 
 
-def gates(output: Console, results: Sequence[Result]) -> None:
+def gates(output: Console, results: Sequence[Judgement]) -> None:
     """Print the table of every baseline's gates."""
     from bench.gate import report
     from bench.report import tables
@@ -59,7 +60,7 @@ def gates(output: Console, results: Sequence[Result]) -> None:
 def baseline(output: Console, made: Baseline, path: Path) -> None:
     """Print a new baseline's gates and tolerances, and its null runs."""
     from bench.gate import report
-    from bench.gate.baseline import judge_made
+    from bench.gate.judge import judge_made
     from bench.gate.null_runs import null_runs
     from bench.report import tables
 

@@ -1,28 +1,21 @@
-"""A gate's result for people and machines: table, Markdown, JUnit XML, JSON."""
+"""Judgements are written for people and machines: as a table, Markdown, JUnit XML and JSON."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from bench.gate.gate import (
-    Noise,
-    Result,
-    Verdict,
-    detectable_of,
-    gates_of,
-    measure_of,
-    noise_of,
-    own_changes,
-    shown,
-)
-from bench.gate.null_runs import Rates
+from bench.gate.changes import own_changes
+from bench.gate.judge import Judgement, Verdict
+from bench.gate.noise import Noise, detectable_of, gates_of, noise_of
+from bench.gate.null_runs import ErrorRates
+from bench.gate.units import measure_of, shown
 from bench.records.record import write_json
 from bench.report import escape, tables
 from bench.report.tables import Entry, Grid
@@ -33,14 +26,14 @@ from quantcore.errors import InputError, writing
 MARKS = {"pass": "pass", "fail": "FAIL", "no verdict": "no verdict"}
 
 
-def grid(result: Result) -> Grid:
-    """One line for each gate."""
+def grid(judgement: Judgement) -> Grid:
+    """Draw one line for each gate."""
     heads = ("gate", "change", "one-sided bounds", "tolerance", "detected from", "verdict")
-    noises, detected = _reruns(result)
+    noises, detected = _reruns(judgement)
     body = []
-    for verdict in result.verdicts:
+    for verdict in judgement.verdicts:
         name, decision = verdict.name, verdict.decision
-        allowed = result.baseline.tolerances[name]
+        allowed = judgement.baseline.tolerances[name]
         cells = ["-", "-"]
         if decision is not None:
             bounds = (decision.low, decision.high)
@@ -56,24 +49,24 @@ def grid(result: Result) -> Grid:
         ]
         body.append((name, [Entry(lines=(cell,)) for cell in cells]))
     return Grid(
-        title=f"{title(result)}: {MARKS[result.outcome]}",
+        title=f"{title(judgement)}: {MARKS[judgement.outcome]}",
         header=[Entry(lines=(head,)) for head in heads],
         body=body,
-        notes=_notes(result, noises),
+        notes=_notes(judgement, noises),
     )
 
 
-def title(result: Result) -> str:
-    """The model and what was declared of it."""
-    record, declared = result.baseline.quantized, result.baseline.declared
+def title(judgement: Judgement) -> str:
+    """Name the model and what was declared of it."""
+    record, declared = judgement.baseline.quantized, judgement.baseline.declared
     if declared["method"] is None:
         return record.model_name
     return f"{record.model_name}, {declared['method']} {declared['scheme']}"
 
 
-def _reruns(result: Result) -> tuple[dict[str, Noise], dict[str, float]]:
-    """By gate, what the baseline's reruns showed, and from which size a regression is found."""
-    baseline = result.baseline
+def _reruns(judgement: Judgement) -> tuple[dict[str, Noise], dict[str, float]]:
+    """Say by gate what reruns of the baseline showed, and which size of regression is found."""
+    baseline = judgement.baseline
     noises: dict[str, Noise] = {}
     detected: dict[str, float] = {}
     for name, own in own_changes(baseline).items():
@@ -86,59 +79,64 @@ def _reruns(result: Result) -> tuple[dict[str, Noise], dict[str, float]]:
     return noises, detected
 
 
-def idle(result: Result) -> list[str]:
-    """Gates that can hardly fail, as sentences."""
-    own = own_changes(result.baseline)
+def idle(judgement: Judgement) -> list[str]:
+    """Say of each gate that can hardly fail that it can."""
+    own = own_changes(judgement.baseline)
     return [
         f"{name} can hardly fail: only a loss of {shown(name, size)} would be found, and the "
         f"quantized model has {shown(name, own[name].most)} to lose. Ask more items."
-        for name, size in _reruns(result)[1].items()
+        for name, size in _reruns(judgement)[1].items()
         if size > own[name].most
     ]
 
 
-def _notes(result: Result, noises: dict[str, Noise]) -> list[str]:
-    count = gates_of(result.baseline.tolerances)
+def _notes(judgement: Judgement, noises: dict[str, Noise]) -> list[str]:
+    baseline = judgement.baseline
+    of = f"Baseline {judgement.path}, made {baseline.made}."
+    if judgement.differing:
+        return [of, *_differing(judgement)]
+    compared = "of what quantization costs" if judgement.paired else "of the model's own outcomes"
+    count = gates_of(baseline.tolerances)
     error = f"{tolerance.ALPHA:g}" if count == 1 else f"{tolerance.ALPHA:g} / {count}"
-    if "size" in result.baseline.tolerances:
+    if "size" in baseline.tolerances:
         error += " (size is exact)"
-    compared = "of what quantization costs" if result.paired else "of the model's own outcomes"
     notes = [
-        f"Baseline {result.path}, made {result.baseline.made}. Change {compared}, "
-        "paired by window and item; positive is worse. "
+        f"{of} Change {compared}, paired by window and item; positive is worse. "
         f"Each bound errs with probability {error}: a gate passes if both "
         "are within the tolerance, fails if both are beyond it. Detected from: a regression of "
         f"this size fails with a power of {100 * tolerance.POWER:.0f} %.",
     ]
-    for name, (before, now) in result.differing.items():
-        if isinstance(before, dict) and isinstance(now, dict):
-            fields = {k for k in (*before, *now) if before.get(k) != now.get(k)}
-            before, now = ({k: one.get(k) for k in sorted(fields)} for one in (before, now))
-        notes.append(
-            f"The key differs, so nothing is decided: {name} is {_short(before)} in the "
-            f"baseline, {_short(now)} now. Measure what the baseline declares, or make another one."
-        )
-    if result.differing:
-        return [f"Baseline {result.path}, made {result.baseline.made}.", *notes[1:]]
-    said = {verdict.name: _why(verdict) for verdict in result.verdicts if _why(verdict)}
+    said = {verdict.name: _why(verdict) for verdict in judgement.verdicts if _why(verdict)}
     if len(set(said.values())) == 1 and len(said) > 1:
         said = {"every gate": next(iter(said.values()))}
     notes += [f"{name}: {why}." for name, why in said.items()]
-    for name, allowed in result.baseline.tolerances.items():
+    for name, allowed in baseline.tolerances.items():
         value = shown(name, allowed.value, written=True)
         text = f"Tolerance of {name}, {value}: {allowed.reason}."
         if name in noises:
             floor = shown(name, noises[name].floor)
             text += f" Noise floor: reruns, here or on another machine, stay below {floor}."
         notes.append(text)
-    notes += idle(result)
-    if result.warnings:
-        notes.append("Not part of the key, and different: " + "; ".join(result.warnings) + ".")
+    notes += idle(judgement)
+    if judgement.warnings:
+        notes.append("Not part of the key, and different: " + "; ".join(judgement.warnings) + ".")
     return notes
 
 
-def rates_grid(rates: Rates) -> Grid:
-    """What `bench.gate.null_runs` found, for the table of a new baseline."""
+def _differing(judgement: Judgement) -> Iterator[str]:
+    """Say of each part of the key that differs what it was and is; of a part's fields, those."""
+    for name, (before, now) in judgement.differing.items():
+        if isinstance(before, dict) and isinstance(now, dict):
+            fields = {k for k in (*before, *now) if before.get(k) != now.get(k)}
+            before, now = ({k: part.get(k) for k in sorted(fields)} for part in (before, now))
+        yield (
+            f"The key differs, so nothing is decided: {name} is {_short(before)} in the "
+            f"baseline, {_short(now)} now. Measure what the baseline declares, or make another one."
+        )
+
+
+def rates_grid(rates: ErrorRates) -> Grid:
+    """Draw the rates of null runs, for the table of a new baseline."""
     heads = ("gate", "caught at the size shown", "at twice that")
     share = rates.outcomes["no verdict"] / rates.runs
     unsure = []
@@ -152,7 +150,7 @@ def rates_grid(rates: Rates) -> Grid:
         f"{rates.outcomes['no verdict']} had no verdict",
         header=[Entry(lines=(head,)) for head in heads],
         body=[
-            (name, [Entry(lines=(f"{100 * one / rates.runs:.1f} %",)) for one in caught])
+            (name, [Entry(lines=(f"{100 * count / rates.runs:.1f} %",)) for count in caught])
             for name, caught in rates.caught.items()
         ],
         notes=[
@@ -166,7 +164,7 @@ def rates_grid(rates: Rates) -> Grid:
 
 
 def _why(verdict: Verdict) -> str:
-    """Why there is no verdict, and what would give one."""
+    """Say why there is no verdict, and what would give one."""
     decision = verdict.decision
     if decision is None:
         return f"no verdict, {verdict.why}"
@@ -180,24 +178,34 @@ def _why(verdict: Verdict) -> str:
     )
 
 
+def _beyond(verdict: Verdict) -> str:
+    """Say by how much a gate failed."""
+    name, decision = verdict.name, verdict.decision
+    assert decision is not None, "only what was decided fails"
+    return (
+        f"{shown(name, decision.change)}, at least {shown(name, decision.low)}; "
+        f"allowed {shown(name, decision.tolerance, written=True)}"
+    )
+
+
 def _short(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_short(one)}" for name, one in value.items())
+        return ", ".join(f"{name} {_short(part)}" for name, part in value.items())
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     if len(text) == 64 and not set(text) - set("0123456789abcdef"):
         return text[:12]  # a hash: that it is another one is all it says
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def document(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """For machines."""
-    found = []
-    for result in results:
-        _, detected = _reruns(result)
-        found.append(
+def document(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
+    """Say all for machines, as JSON holds it."""
+    written = []
+    for judgement in judgements:
+        _, detected = _reruns(judgement)
+        written.append(
             {
-                "baseline": str(result.path),
-                "outcome": result.outcome,
+                "baseline": str(judgement.path),
+                "outcome": judgement.outcome,
                 "gates": [
                     {
                         "name": verdict.name,
@@ -206,30 +214,30 @@ def document(results: Sequence[Result]) -> list[dict[str, Any]]:
                         "unit": measure_of(verdict.name),
                         **_numbers(verdict),
                         "detectable": _finite(detected.get(verdict.name)),
-                        "tolerance": asdict(result.baseline.tolerances[verdict.name]),
+                        "tolerance": asdict(judgement.baseline.tolerances[verdict.name]),
                     }
-                    for verdict in result.verdicts
+                    for verdict in judgement.verdicts
                 ],
                 "key_differs": {
                     name: {"baseline": before, "now": now}
-                    for name, (before, now) in result.differing.items()
+                    for name, (before, now) in judgement.differing.items()
                 },
-                "warnings": list(result.warnings),
+                "warnings": list(judgement.warnings),
             }
         )
-    return found
+    return written
 
 
 def _numbers(verdict: Verdict) -> dict[str, Any]:
-    one = verdict.decision
-    if one is None:
+    decision = verdict.decision
+    if decision is None:
         return {"change": None, "low": None, "high": None, "units": None, "units_needed": None}
     return {
-        "change": one.change,
-        "low": _finite(one.low),
-        "high": _finite(one.high),
-        "units": one.units,
-        "units_needed": one.units_needed,
+        "change": decision.change,
+        "low": _finite(decision.low),
+        "high": _finite(decision.high),
+        "units": decision.units,
+        "units_needed": decision.units_needed,
     }
 
 
@@ -237,48 +245,42 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def junit(results: Sequence[Result]) -> str:
-    """JUnit XML: a suite for each baseline, a case for each gate; no verdict is an error."""
+def junit(judgements: Sequence[Judgement]) -> str:
+    """Write JUnit XML: a suite for each baseline, a case for each gate; no verdict is an error."""
     root = ElementTree.Element("testsuites")
-    for result in results:
-        outcomes = [verdict.outcome for verdict in result.verdicts]
+    for judgement in judgements:
+        outcomes = [verdict.outcome for verdict in judgement.verdicts]
         suite = ElementTree.SubElement(
             root,
             "testsuite",
-            name=escape.xml(f"awq-bench gate {result.path.name}"),
+            name=escape.xml(f"awq-bench gate {judgement.path.name}"),
             tests=str(len(outcomes)),
             failures=str(outcomes.count("fail")),
             errors=str(outcomes.count("no verdict")),
         )
-        for verdict in result.verdicts:
+        for verdict in judgement.verdicts:
             case = ElementTree.SubElement(
                 suite,
                 "testcase",
-                classname=escape.xml(result.path.stem),
+                classname=escape.xml(judgement.path.stem),
                 name=escape.xml(verdict.name),
             )
             if verdict.outcome == "pass":
                 continue
-            one = verdict.decision
-            said = _why(verdict)
-            if one is not None and not said:
-                said = (
-                    f"{shown(verdict.name, one.change)}, at least {shown(verdict.name, one.low)}; "
-                    f"allowed {shown(verdict.name, one.tolerance, written=True)}"
-                )
+            said = _why(verdict) or _beyond(verdict)
             kind = "failure" if verdict.outcome == "fail" else "error"
             ElementTree.SubElement(case, kind, message=escape.xml(said))
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def markdown(results: Sequence[Result]) -> str:
-    """Every table; what GitHub's step summary shows."""
-    return "\n".join(tables.markdown(grid(result)) for result in results)
+def markdown(judgements: Sequence[Judgement]) -> str:
+    """Draw every table in Markdown, as GitHub's step summary shows it."""
+    return "\n".join(tables.markdown(grid(judgement)) for judgement in judgements)
 
 
-def write(results: Sequence[Result], folder: Path | None) -> None:
-    """``gate.md``, ``gate.json``, ``gate.xml``; and the step summary where there is one.
+def write(judgements: Sequence[Judgement], folder: Path | None) -> None:
+    """Write ``gate.md``, ``gate.json``, ``gate.xml``; and the step summary where there is one.
 
     Raises:
         InputError: one of them cannot be written.
@@ -287,7 +289,7 @@ def write(results: Sequence[Result], folder: Path | None) -> None:
     if summary:
         try:
             with Path(summary).open("a", encoding="utf-8") as file:
-                file.write(markdown(results))
+                file.write(markdown(judgements))
         except OSError as error:  # its folder, too, is not ours to make
             raise InputError(
                 f"GITHUB_STEP_SUMMARY {summary} cannot be written ({error.strerror}); name a file "
@@ -296,6 +298,6 @@ def write(results: Sequence[Result], folder: Path | None) -> None:
     if folder is not None:
         with writing(f"--report {folder}", "make room and give rights there, or name another"):
             folder.mkdir(parents=True, exist_ok=True)
-            files.write_text(folder / "gate.md", markdown(results))
-            files.write_text(folder / "gate.xml", junit(results))
-            write_json(folder / "gate.json", document(results))
+            files.write_text(folder / "gate.md", markdown(judgements))
+            files.write_text(folder / "gate.xml", junit(judgements))
+            write_json(folder / "gate.json", document(judgements))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from bench.comparison.compare import Outcome
     from bench.comparison.request import Request
-    from bench.gate.gate import Result
+    from bench.gate.judge import Judgement
     from bench.report.tables import Grid
 
 _OPTIONS = {
@@ -208,7 +208,7 @@ class AwqBench:
         run: str | Path | None = None,
         data_dir: str | Path | None = None,
         tasks_data: str | Path | None = None,
-    ) -> list[Result]:
+    ) -> list[Judgement]:
         """Hold a model to baselines; anything but a pass fails the test, with the table.
 
         Args:
@@ -221,13 +221,13 @@ class AwqBench:
 
         A baseline, model or comparison that cannot be used fails the test too.
         """
-        from bench.gate import baseline
         from bench.gate import report as gate_report
+        from bench.gate.run import gate
         from bench.report import escape
         from quantcore.errors import InputError
 
         try:
-            results = baseline.gate(
+            results = gate(
                 [Path(one) for one in baselines],
                 model=model,
                 source=source,

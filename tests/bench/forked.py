@@ -27,7 +27,7 @@ import torch
 from bench.cli import main as cli
 from bench.comparison import compare
 from bench.comparison import workbench as cell
-from bench.gate import baseline
+from bench.gate import make
 from bench.records import environment
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -148,8 +148,8 @@ def command(words: Sequence[str], *before: Callable[[], object]) -> int:
     compare._announce = lambda *_: None  # it times this machine
     environment.describe = lambda: {**_HERE, "threads": torch.get_num_threads()}
     cell._STATS_SHARE = 0.0
-    variations = baseline._variations
-    baseline._variations = lambda first, seeds: islice(variations(first, seeds), 2)
+    variations = make.variations
+    make.variations = lambda first, seeds: islice(variations(first, seeds), 2)
     for one in before:
         one()
     return cli.main(list(words))

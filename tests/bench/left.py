@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from safetensors.torch import load_file
 
-from bench.gate import gate
+from bench.gate.baseline import read
 from bench.records.record import Record, read_record
 from bench.report import tables
 from bench.report import tasks as task_tables
@@ -44,7 +44,7 @@ def found(place: Path) -> dict[str, Any]:
         if path.parent.name == "records":
             says = outcome(read_record(path))
         elif path.name == "baseline.json":
-            made = gate.read(path)
+            made = read(path)
             reruns = [{k: list(v) for k, v in one.samples.items()} for one in made.reruns]
             says = outcome(made.unquantized), outcome(made.quantized), reruns
         elif path.suffix == ".safetensors":

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.gate import gate
+from bench.gate.baseline import write as write_baseline
 from quantcore.errors import InputError
 from tests.bench.cli.conftest import SEQLEN, Refused, write
 
@@ -119,5 +119,5 @@ def test_a_disk_that_becomes_full_for_a_baseline(
     )
     full("b.json")
     with pytest.raises(InputError, match=r"b\.json cannot be written \(No space left"):
-        gate.write(made, tmp_path / "b.json", force=False)  # type: ignore[arg-type]
+        write_baseline(made, tmp_path / "b.json", force=False)  # type: ignore[arg-type]
     assert not (tmp_path / "b.json").exists()

@@ -31,7 +31,7 @@ from bench.comparison.progress import Reporter, quiet
 from bench.comparison.quantize import quantize
 from bench.comparison.request import Request, build_calibration, open_model
 from bench.comparison.run_folder import OtherComparison, RunFolder
-from bench.gate import gate
+from bench.gate.key import declared_of
 from bench.records.record import read_record
 from bench.report import report, tables
 from quantcore import exclusion
@@ -386,7 +386,7 @@ def test_patterns_of_linears_are_of_a_cell_with_the_rule_by_which_they_match(
     before = replace(quantized.cell, exclude_version=None)
     assert "exclude_version" not in before.document()
     assert before.id != quantized.cell.id
-    assert gate.declared_of(before) != gate.declared_of(quantized.cell)
+    assert declared_of(before) != declared_of(quantized.cell)
 
 
 def test_the_same_weights_with_another_configuration_are_another_comparison(

@@ -23,7 +23,7 @@ from bench.comparison.measure import PartFailed, Suite, TasksSuite, TextSuite, T
 from bench.comparison.progress import Reporter
 from bench.comparison.request import Request
 from bench.comparison.workbench import label_of
-from bench.gate import gate
+from bench.gate.changes import Change, changes
 from bench.records.check import sealed
 from bench.records.record import Record, read_record
 from bench.report import report, tables
@@ -336,9 +336,9 @@ def test_a_gate_on_another_suite_still_decides(
     partly = compare(request_, out=tmp_path / "run").records
     broken.undo()
     whole = compare(request_, out=tmp_path / "whole").records
-    found = gate.changes((whole[0], whole[1]), (partly[0], partly[1]))
-    assert isinstance(found["perplexity"], gate.Change)
-    assert isinstance(found["divergence"], gate.Change)
+    found = changes((whole[0], whole[1]), (partly[0], partly[1]))
+    assert isinstance(found["perplexity"], Change)
+    assert isinstance(found["divergence"], Change)
     assert isinstance(found["json"], str)  # why there is no verdict
 
 

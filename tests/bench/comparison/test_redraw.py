@@ -57,11 +57,11 @@ def test_a_record_under_another_name_is_left_out_and_named(
     shutil.copy(records / "rtn_int4-g32.json", records / "awq_int4-g32.json")
     other = read_record(records / "gptq_int4-g32.json")
     replace(other, cell=replace(other.cell, seed=7)).write(folder)
-    assert cli.main(["tables", str(folder)]) == cli.CELL_FAILED
+    assert cli.main(["tables", str(folder)]) == exit_codes.CELL_FAILED
     said = capsys.readouterr().err.replace("\n", "")
     assert "awq_int4-g32.json holds what belongs into records/rtn_int4-g32.json" in said
     assert "gptq_int4-g32.json is of another comparison" in said
-    assert cli.main(["pair", str(folder), "awq@int4-g32", "rtn@int4-g32"]) == cli.BAD_INPUT
+    assert cli.main(["pair", str(folder), "awq@int4-g32", "rtn@int4-g32"]) == exit_codes.BAD_INPUT
     assert "belongs into records/rtn_int4-g32.json" in capsys.readouterr().err.replace("\n", "")
 
 
@@ -80,7 +80,7 @@ def test_what_is_no_comparison_is_refused(
         assert "is being written by another process" in capsys.readouterr().err
     (folder / "comparison.json").rename(folder / "kept.json")
     os.mkfifo(folder / "comparison.json")
-    assert cli.main(["tables", str(folder)]) == cli.BAD_INPUT
+    assert cli.main(["tables", str(folder)]) == exit_codes.BAD_INPUT
     assert "comparison.json is damaged" in capsys.readouterr().err
     os.replace(folder / "kept.json", folder / "comparison.json")
     shutil.rmtree(folder / "records")

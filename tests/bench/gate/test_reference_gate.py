@@ -22,7 +22,9 @@ from bench.cli import main as cli
 from bench.comparison import compare
 from bench.comparison import workbench as cell
 from bench.comparison.calibration import Calibration
-from bench.gate import baseline, gate, null_runs
+from bench.gate import null_runs
+from bench.gate.baseline import read
+from bench.gate.run import gate
 from bench.stats import tolerance
 from quantcore.grid import QuantizedWeight, grouped
 from quantcore.scheme import QuantScheme
@@ -33,7 +35,7 @@ BASELINE = FOLDER / "reference-awq+clip-int4-g128.json"
 
 
 def decided() -> dict[str, str]:
-    (result,) = baseline.gate([BASELINE])
+    (result,) = gate([BASELINE])
     assert result.differing == {}, "the fault is beneath the declaration"
     return {verdict.name: verdict.outcome for verdict in result.verdicts}
 
@@ -147,7 +149,7 @@ def test_without_a_fault_all_pass(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
 def test_null_runs_hardly_fail_and_regressions_do(path: Path) -> None:
     """1,000 runs of real windows, resampled, of real reruns by ten calibration seeds."""
-    rates = null_runs.null_runs(gate.read(path))
+    rates = null_runs.null_runs(read(path))
     assert rates is not None
     assert rates.runs == 1000
     assert rates.outcomes["fail"] <= tolerance.ALPHA * rates.runs
@@ -160,7 +162,7 @@ def test_null_runs_hardly_fail_and_regressions_do(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
 def test_real_windows_at_the_tolerance_fail_at_most_at_the_nominal_rate(path: Path) -> None:
     """The hardest null: windows as reruns spread them, and their mean at the tolerance."""
-    made = gate.read(path)
+    made = read(path)
     random = np.random.default_rng(0)
     names = [name for name in made.tolerances if name != "size"]
     drawn = [one for one in made.reruns if one.drawn]
@@ -191,5 +193,5 @@ def test_a_planted_fault_fails(
 
 
 def test_gates_are_on_what_was_declared() -> None:
-    key = gate.read(BASELINE).key
+    key = read(BASELINE).key
     assert (key["method"], key["scheme"]) == ("awq+clip", "int4-g128")

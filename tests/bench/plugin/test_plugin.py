@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from bench.comparison.request import Request
-from bench.gate import baseline, gate
+from bench.gate.baseline import write
+from bench.gate.make import make
 
 pytest.importorskip("pytest_benchmark")
 
@@ -214,16 +215,16 @@ def test_other(awq_bench):
 
 def test_gates_fail_tests_and_end_with_their_tables(asked: Request, tmp_path: Path) -> None:
     request = replace(asked, methods=("rtn",), calibration=None, suites=("perplexity",))
-    made = baseline.make(request, {})
-    gate.write(made, tmp_path / "same.json", force=False)
+    made = make(request, {})
+    write(made, tmp_path / "same.json", force=False)
     metrics = copy.deepcopy(made.quantized.metrics)
     for one in metrics.values():
         one["window_nll"] = [nll - 0.5 for nll in one["window_nll"]]
         one["value"] = math.exp(statistics.fmean(one["window_nll"]))
     worse = replace(made, quantized=replace(made.quantized, metrics=metrics))
-    gate.write(worse, tmp_path / "worse.json", force=False)
+    write(worse, tmp_path / "worse.json", force=False)
     other = replace(made, declared={**made.declared, "source": "0" * 64})
-    gate.write(other, tmp_path / "other.json", force=False)
+    write(other, tmp_path / "other.json", force=False)
     (tmp_path / "test_gates.py").write_text(GATED, "utf-8")
     done = run(tmp_path, "--benchmark", "-k", "not kernel and not cell and not decode", "-rA")
     assert done.returncode == 1, done.stdout + done.stderr

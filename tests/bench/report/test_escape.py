@@ -27,7 +27,9 @@ from bench.comparison.progress import Reporter
 from bench.comparison.request import Request
 from bench.gate import null_runs
 from bench.gate import report as gate_report
-from bench.gate.gate import Baseline, Tolerance, declared_of, judge, write
+from bench.gate.baseline import Baseline, Tolerance, write
+from bench.gate.judge import judge
+from bench.gate.key import declared_of
 from bench.plugin import hooks as pytest_plugin
 from bench.records.record import Record, read_record
 from bench.report import escape, report, tables

@@ -1,0 +1,93 @@
+"""A baseline keeps the request that measures it again, and is read for this machine and model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from bench.comparison.request import Request
+from bench.gate.changes import SPEED
+from quantcore.errors import InputError
+
+_PLACES = ("data_dir", "tasks_data")  # where copies lie on this machine
+_ALWAYS = ("model", "methods", "schemes")
+_QUANTIZING = (
+    "backend", "exclude", "tasks_schemes",
+    "calibration", "calibration_samples", "calibration_seed", "calibration_seqlen",
+)  # fmt: skip
+"""These fields say how to quantize, besides method and scheme."""
+
+
+def kept(request: Request, source: str | None) -> dict[str, Any]:
+    """Say what was asked for otherwise than by default, as JSON holds it.
+
+    Args:
+        request: what measures the baseline.
+        source: the unquantized model of a quantized folder.
+    """
+    usual = asdict(Request(model=request.model))
+    asked = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(request).items()
+        if name not in _PLACES and (value != usual[name] or name in _ALWAYS)
+    }
+    return {**asked, "source": source}
+
+
+def request_of(
+    document: Mapping[str, Any], *, data_dir: Path | None, tasks_data: Path | None
+) -> tuple[Request, str | None]:
+    """Read what `kept` wrote, with the source of a quantized folder.
+
+    Args:
+        document: as a baseline holds it.
+        data_dir: local copies of texts.
+        tasks_data: local copies of data sets of tasks.
+    """
+    fields: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in document.items() if k != "source"
+    }
+    fields |= {"data_dir": data_dir, "tasks_data": tasks_data}
+    return Request(**fields), source_of(document)
+
+
+def source_of(document: Mapping[str, Any]) -> str | None:
+    """Name the unquantized model of a quantized folder; None: there is none."""
+    source: str | None = document.get("source")
+    return source
+
+
+def for_quantized(request: Request, *, beside: bool) -> Request:
+    """Ask the same of a folder that is quantized already, less what it cannot have.
+
+    What would quantize it falls away, and so does what a model alone has not.
+
+    Args:
+        request: of a model that is quantized on the spot, or of a folder.
+        beside: whether there is the unquantized model too.
+    """
+    without = {SPEED} if beside else {SPEED, "divergence"}
+    return replace(
+        request,
+        methods=(),
+        schemes=(),
+        **{name: getattr(Request(), name) for name in _QUANTIZING},
+        suites=tuple(name for name in request.suites if name not in without),
+    )
+
+
+def refuse_quantizing(request: Request) -> None:
+    """Refuse what would quantize a folder that is taken as quantized already.
+
+    Raises:
+        InputError: anything is asked for that says how to quantize.
+    """
+    usual = Request()
+    for name in _QUANTIZING:
+        if getattr(request, name) != getattr(usual, name):
+            raise InputError(
+                f"--{name.replace('_', '-')} {getattr(request, name)}: {request.model} is taken as "
+                "quantized already; leave it out, or give --method and --scheme to quantize here"
+            )

@@ -1,0 +1,238 @@
+"""What a baseline declares is measured: quantized on the spot, or in a folder that is quantized."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench.comparison import measure as measuring
+from bench.comparison.cells import cell_of
+from bench.comparison.compare import Comparison, Entry, begin
+from bench.comparison.progress import Reporter, quiet
+from bench.comparison.request import Request, build_calibration, open_model
+from bench.comparison.run_folder import OtherComparison
+from bench.comparison.workbench import Workbench
+from bench.gate.baseline import Pair
+from bench.gate.changes import SPEED
+from bench.gate.kept_request import refuse_quantizing
+from bench.gate.key import declared_of
+from bench.gate.manifest import declared_in, packed_bytes
+from bench.records.record import Record
+from quantcore import files
+from quantcore.checkpoint import LoadedModel, resolve
+from quantcore.errors import InputError
+from quantcore.structure import Structure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A quantized model was measured, and the unquantized one beside it."""
+
+    unquantized: Record | None
+    quantized: Record
+    declared: dict[str, Any]
+    """It says how the quantized one was declared; see `bench.gate.key.declared_of`."""
+    request: Request
+    """It measures this again: it names text and calibration where a default had chosen them."""
+
+    @property
+    def pair(self) -> Pair:
+        """It holds both records, as `bench.gate.changes.changes` takes them."""
+        return self.unquantized, self.quantized
+
+
+class Opened(Protocol):
+    """A model is loaded and checked; nothing is measured yet."""
+
+    def check_seeds(self) -> None:
+        """Refuse calibration that is the same by every seed: reruns would say nothing of it."""
+
+    def declared(self, method: str | None, scheme: str | None) -> dict[str, Any]:
+        """Say what the quantized model is declared to be; see `bench.gate.key.declared_of`."""
+
+    def measure(
+        self, method: str | None, scheme: str | None, unquantized: Record | None = None
+    ) -> Measured:
+        """Measure it, and the unquantized model where its record is not given."""
+
+
+def opened(
+    request: Request,
+    *,
+    source: str | None = None,
+    parts: Path | None = None,
+    reporter: Reporter | None = None,
+) -> AbstractContextManager[Opened]:
+    """Load and check what is to be measured.
+
+    With methods ``request.model`` is quantized on the spot. Without, it is a quantized folder:
+    beside ``source`` where that is given, else alone.
+
+    Args:
+        request: what to measure.
+        source: the unquantized model of a quantized folder.
+        parts: where records of what is quantized on the spot are kept, and found again.
+        reporter: who shows progress; default nobody.
+
+    Raises:
+        InputError: anything about the request or its inputs that cannot work.
+    """
+    if not request.methods:
+        return nullcontext(_open_folder(request, source, reporter or quiet()))
+    if source is not None:
+        raise InputError(
+            f"--source {source}: MODEL is the source already where --method says how to "
+            "quantize it; leave one of them out"
+        )
+    return _open_source(request, parts, reporter)
+
+
+@dataclass(kw_only=True)
+class OnTheSpot:
+    """A source model is quantized here."""
+
+    request: Request
+    comparison: Comparison
+
+    def check_seeds(self) -> None:
+        """See `Opened`."""
+        drawn = self.comparison.plan[-1][0].calibration
+        if drawn is None or drawn["name"] == "self":  # text that is sampled is another each time
+            return
+        other = build_calibration(
+            replace(self.request, calibration_seed=self.request.seed + 1),
+            self.comparison.bench.loaded,
+            None,
+            quiet(),
+        )
+        if other.describe()["sha256"] == drawn["sha256"]:
+            count = drawn["samples"]
+            raise InputError(
+                f"--calibration {drawn['name']} gives the same {count} sequences by every seed, so "
+                "that reruns would not tell how much calibration varies; ask for fewer with "
+                f"--calibration-samples {max(1, count // 2)}, or give more"
+            )
+
+    def declared(self, method: str | None, scheme: str | None) -> dict[str, Any]:
+        """See `Opened`."""
+        return declared_of(self._planned(method, scheme)[0])
+
+    def measure(
+        self, method: str | None, scheme: str | None, unquantized: Record | None = None
+    ) -> Measured:
+        """See `Opened`."""
+        beside = unquantized or self.comparison.measure(self.comparison.plan[0])
+        quantized = self.comparison.measure(self._planned(method, scheme))
+        declared = declared_of(quantized.cell)
+        request = _with_text(self.request, self.comparison.bench.suites)
+        if request.calibration is None and declared["calibration"] is not None:
+            request = replace(request, calibration=declared["calibration"]["name"])
+        return Measured(unquantized=beside, quantized=quantized, declared=declared, request=request)
+
+    def _planned(self, method: str | None, scheme: str | None) -> Entry:
+        return next(
+            entry
+            for entry in self.comparison.plan
+            if (entry[0].method, entry[0].scheme) == (method, scheme)
+        )
+
+
+@contextmanager
+def _open_source(
+    request: Request, parts: Path | None, reporter: Reporter | None
+) -> Iterator[OnTheSpot]:
+    with ExitStack() as held:
+        out = parts or held.enter_context(files.scratch()) / "run"
+        try:
+            comparison = held.enter_context(begin(request, out=out, reporter=reporter))
+        except OtherComparison:  # of weights or texts that have changed since
+            shutil.rmtree(out)
+            comparison = held.enter_context(begin(request, out=out, reporter=reporter))
+        yield OnTheSpot(request=request, comparison=comparison)
+
+
+@dataclass(kw_only=True)
+class QuantizedFolder:
+    """A folder holds a quantized model: what was declared is written in it."""
+
+    request: Request
+    source: str | None
+    loaded: LoadedModel
+    """It is the unquantized model where there is a source, and makes way for the quantized one."""
+    declaration: dict[str, Any]
+    say: Reporter
+
+    def check_seeds(self) -> None:
+        """See `Opened`; a folder was calibrated already."""
+
+    def declared(self, method: str | None, scheme: str | None) -> dict[str, Any]:
+        """See `Opened`; method and scheme are the folder's own."""
+        return self.declaration
+
+    def measure(
+        self, method: str | None, scheme: str | None, unquantized: Record | None = None
+    ) -> Measured:
+        """See `Opened`."""
+        suites = measuring.build(self.request, self.loaded, self.say)
+        with files.scratch() as folder:
+            bench = Workbench(
+                name=self.source or self.request.model,
+                loaded=self.loaded,
+                structure=Structure(blocks=(), exempt=(), notices=()),
+                suites=suites,
+                calibrator=None,
+                unfinished=folder,
+                say=self.say,
+            )
+            beside = None
+            if self.source is not None:
+                for suite in suites:
+                    suite.prepare(self.loaded, self.say)
+                cell = cell_of(self.request, self.loaded, suites)
+                beside = unquantized or bench.measure(cell, None, None)
+                bench.forget(cell)  # the same weights quantized are measured by themselves
+                self.loaded = bench.loaded = open_model(self.request)
+                bench.name = self.request.model
+            quantized = bench.measure(cell_of(self.request, self.loaded, suites), None, None)
+        stored = packed_bytes(self.loaded.folder)
+        if stored is not None:  # the folder holds it dequantized
+            quantized = replace(quantized, stored_bytes=stored)
+        return Measured(
+            unquantized=beside,
+            quantized=quantized,
+            declared=self.declaration,
+            request=_with_text(self.request, suites),
+        )
+
+
+def _open_folder(request: Request, source: str | None, say: Reporter) -> QuantizedFolder:
+    if source is None and "divergence" in request.suites:
+        raise InputError(
+            "suite divergence compares with the unquantized model: give it with --source, or leave "
+            "divergence out of --suites"
+        )
+    refuse_quantizing(request)
+    if SPEED in request.suites:
+        raise InputError(
+            "suite throughput times a model beside its unquantized form, from codes; gate a folder "
+            "on other suites, and speed with --method and --scheme"
+        )
+    measuring.check(request, paired=source is not None)
+    loaded = open_model(replace(request, model=source or request.model))
+    declaration = declared_in(loaded.folder if source is None else resolve(request.model))
+    if source is not None:
+        declaration["source"] = loaded.weights_sha256
+        declaration["configuration"] = loaded.configuration_sha256
+    return QuantizedFolder(
+        request=request, source=source, loaded=loaded, declaration=declaration, say=say
+    )
+
+
+def _with_text(request: Request, suites: Sequence[measuring.Suite]) -> Request:
+    """Name the evaluation text: what a default chooses depends on what can be had."""
+    text = next((s.text for s in suites if isinstance(s, measuring.TextSuite)), None)
+    return request if text is None or request.text else replace(request, text=text.name)
