@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 
 from quantcore.errors import InputError
+from quantcore.gram import InputStats
 from quantcore.grid import QuantizedWeight, grouped, quantize, round_to_nearest
 from quantcore.method import CalibrationKind, GroupTask, Work
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import InputStats
 from quantcore.structure import Fold, LinearGroup
 
 _FLOOR = 1e-8

@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from quantcore.gram import InputStats
 from quantcore.grid import decode, encode, fit, grouped
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import InputStats
 
 _SMALLEST = 0.5
 """The least share of a range that is tried."""

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from awq_impl.clip import factors, search_ranges
 from awq_impl.search import candidates, evaluations, search_shared_scales
+from quantcore.gram import symmetric_flop
 from quantcore.grid import QuantizedWeight, grouped, quantize
 from quantcore.method import CalibrationKind, GroupTask, Work
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import symmetric_flop
 from quantcore.structure import Fold, LinearGroup
 
 UNCLIPPED = "rows that write queries and keys"

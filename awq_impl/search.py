@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from awq_impl.salience import activation_salience, tied, weight_salience
+from quantcore.gram import InputStats, output_error, tensor_cores
 from quantcore.grid import round_to_nearest
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import InputStats, output_error, tensor_cores
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,9 +30,9 @@ from lab.lessons import (
 from quantcore.calibration import StatsStore, calibrate
 from quantcore.checkpoint import load
 from quantcore.discovery import discover
+from quantcore.gram import InputStats
 from quantcore.grid import round_to_nearest
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import InputStats
 
 _SCHEME = QuantScheme(bits=4, group_size=128)
 _FACTORS = [2 ** (step / 4) for step in range(25)]

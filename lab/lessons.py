@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from quantcore.gram import InputStats, output_error
 from quantcore.grid import QuantizedWeight, round_to_nearest
 from quantcore.method import CalibrationKind, GroupTask, Method, Work
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import InputStats, output_error
 from quantcore.structure import Fold, LinearGroup
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from quantcore import files
-from quantcore.statistics import InputStats, add_products, mirror, tensor_cores
+from quantcore.gram import InputStats, add_products, mirror, tensor_cores
 from quantcore.structure import Matrix, Structure, Watch, capture_calls, embed, experts_one_by_one
 
 BlockStats = Mapping[int, InputStats]

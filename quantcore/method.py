@@ -11,9 +11,9 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
+from quantcore.gram import InputStats
 from quantcore.grid import QuantizedWeight
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import InputStats
 from quantcore.structure import Fold, LinearGroup
 
 CalibrationKind = Literal["none", "shared", "sequential"]

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from quantcore.calibration import BlockStats, BlockWalk, StatsStore
+from quantcore.gram import per_row_output_error, symmetric_flop
 from quantcore.grid import QuantizedWeight, quantize
 from quantcore.method import GroupTask, Method, Work
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import per_row_output_error, symmetric_flop
 from quantcore.structure import Block, LinearGroup, Structure, fold
 
 

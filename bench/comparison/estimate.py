@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from quantcore.checkpoint import LoadedModel
+from quantcore.gram import symmetric_flop
 from quantcore.grid import round_to_nearest
 from quantcore.method import Method, Work
 from quantcore.quantize import loss_work
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import symmetric_flop
 from quantcore.structure import Structure
 
 _TRIAL_S = 0.15

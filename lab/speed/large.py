@@ -28,11 +28,11 @@ from lab.speed.timing import machine, markdown, matmul_rate, mib, now
 from quantcore.calibration import BlockWalk, StatsStore, calibrate, stats_bytes
 from quantcore.discovery import discover
 from quantcore.errors import InputError
+from quantcore.gram import symmetric_flop
 from quantcore.grid import QuantizedWeight
 from quantcore.method import CalibrationKind, GroupTask, Method, Work
 from quantcore.quantize import Snapshot, loss_work, quantize_model
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import symmetric_flop
 from quantcore.structure import Block, Fold, LinearGroup, Structure
 from suites import memory
 

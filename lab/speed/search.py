@@ -28,9 +28,9 @@ from lab.speed.timing import (
     summary,
 )
 from quantcore.errors import InputError
+from quantcore.gram import InputStats, add_products, mirror, symmetric_flop
 from quantcore.grid import round_to_nearest
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import InputStats, add_products, mirror, symmetric_flop
 
 TARGET = 10.0
 _CHUNK = 8192  # tokens per product

@@ -19,10 +19,10 @@ from lab.lessons import stats_of
 from quantcore.calibration import StatsStore, calibrate
 from quantcore.discovery import discover
 from quantcore.errors import InputError
+from quantcore.gram import InputStats
 from quantcore.grid import quantize, round_to_nearest
 from quantcore.quantize import quantize_model
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import InputStats
 from tests.conftest import tiny_model
 
 SCHEMES = ["int4-g32", "int3-g16", "int3-channel", "int4-g32-sym"]

@@ -16,11 +16,11 @@ from baselines.gptq import GPTQ
 from baselines.rtn import RTN
 from quantcore.calibration import BlockWalk, StatsStore, calibrate
 from quantcore.discovery import discover
+from quantcore.gram import InputStats, output_error
 from quantcore.grid import quantize, round_to_nearest
 from quantcore.method import GroupTask, Method
 from quantcore.quantize import QuantizationReport, Snapshot, quantize_model
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import InputStats, output_error
 from quantcore.structure import Structure
 from tests.conftest import FAMILIES, misnamed_llama, tiny_model
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from baselines import gptq as module
 from baselines.gptq import Order, gptq, inverse_factor
+from quantcore.gram import output_error
 from quantcore.grid import decode, encode, fit, quantize
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import output_error
 
 
 def correlated(tokens: int, features: int, seed: int) -> Tensor:

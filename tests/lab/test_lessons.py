@@ -25,10 +25,10 @@ from lab.lessons import (
 from quantcore.calibration import StatsStore, calibrate
 from quantcore.discovery import discover
 from quantcore.errors import InputError
+from quantcore.gram import InputStats, per_row_output_error
 from quantcore.grid import round_to_nearest
 from quantcore.quantize import Snapshot, quantize_model
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import InputStats, per_row_output_error
 from tests.conftest import tiny_model
 
 INT4 = QuantScheme.parse("int4-g128")

@@ -15,10 +15,10 @@ from bench.comparison import estimate
 from bench.comparison.estimate import Rates
 from quantcore.calibration import StatsStore, calibrate
 from quantcore.discovery import discover
+from quantcore.gram import symmetric_flop
 from quantcore.method import Work
 from quantcore.quantize import loss_work, quantize_model
 from quantcore.scheme import QuantScheme
-from quantcore.statistics import symmetric_flop
 from quantcore.structure import LinearGroup, Structure
 from tests.conftest import tiny_model
 

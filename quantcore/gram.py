@@ -1,4 +1,4 @@
-"""What calibration knows about one input, and the loss that every method speaks of."""
+"""The Gram matrix is what calibration keeps of an input; every method's loss is read from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class InputStats:
-    """Sums over every calibration token x of one input tensor with K channels."""
+    """It holds sums over every calibration token x of one input tensor with K channels."""
 
     gram: Tensor
     """H = X^T X, float32 [K, K]; not divided by the token count."""
