@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from quantcore import files
+from quantcore.forward import Watch, capture_calls, embed, experts_one_by_one
 from quantcore.gram import InputStats, add_products, mirror, tensor_cores
-from quantcore.structure import Matrix, Structure, Watch, capture_calls, embed, experts_one_by_one
+from quantcore.structure import Matrix, Structure
 
 BlockStats = Mapping[int, InputStats]
 """Statistics of one block's inputs, by the number of the group that reads them; a group that no

@@ -27,19 +27,15 @@ from torch import Tensor, nn
 
 from quantcore.errors import InputError
 from quantcore.exclusion import without
+from quantcore.forward import BlockCall, Watch, capture_calls, embed, experts_one_by_one
 from quantcore.scores import ScoreRows, ScoreWatch, score_rows
 from quantcore.structure import (
     Absorber,
     Block,
-    BlockCall,
     LinearGroup,
     Matrix,
     Structure,
-    Watch,
     block_list,
-    capture_calls,
-    embed,
-    experts_one_by_one,
     fold,
 )
 
