@@ -9,7 +9,7 @@ from typing import Protocol, cast
 from torch import Tensor
 
 from kernels.place import Place
-from quantcore.errors import InputError, nearest
+from quantcore.errors import nearest, refused, setting_name
 from quantcore.grid import QuantizedWeight
 
 NAMES = {
@@ -53,19 +53,19 @@ def backend(name: str) -> Backend:
     return cast(Backend, importlib.import_module(_MODULES[name]))
 
 
-def choose(name: str, place: Place, *, option: str = "--backend") -> tuple[str, str | None]:
+def choose(name: str, place: Place, *, setting: str = "backend") -> tuple[str, str | None]:
     """The backend's name there, and a notice where something slower than could be runs.
 
     Args:
         name: of `NAMES`.
         place: where, and what.
-        option: how the user gave the name, for messages.
+        setting: the field of a request that gave the name.
 
     Raises:
         InputError: unknown, or it does not run there; says what would.
     """
     if name not in NAMES:
-        raise InputError(f"{option} {name}: unknown; {nearest(name, NAMES)}")
+        raise refused(setting, name, f"unknown; {nearest(name, NAMES)}", allowed=tuple(NAMES))
     asked = name
     if name == "auto":
         asked = "triton" if place.device.type == "cuda" else "cpu"
@@ -75,7 +75,8 @@ def choose(name: str, place: Place, *, option: str = "--backend") -> tuple[str, 
     if name == "auto":
         return "dequant", f"backend {asked}: {reason}; dequantized at every call instead"
     others = [n for n in _MODULES if n != name and backend(n).reason_against(place) is None]
-    raise InputError(f"{option} {name}: {reason}; here {option} {' or '.join(others)} works")
+    rule = f"{reason}; here {setting_name(setting)} {' or '.join(others)} works"
+    raise refused(setting, name, rule, allowed=others)
 
 
 def _without_native() -> str | None:

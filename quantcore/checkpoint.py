@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from quantcore import files
-from quantcore.errors import InputError, Unwritable, writing
+from quantcore.errors import InputError, Unwritable, setting_name, writing
 from quantcore.hub import use_cache_if_unreachable
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
 MANIFEST = "awq_bench.json"
 """What `save_hf` leaves in a folder: method, scheme, source."""
-_FIX = "make room and give rights there, or name another --out"
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _MOST = {"num_hidden_layers": 2_000, "num_labels": 100_000}
 """What no language model has more of; a configuration builds as many before weights are read."""
@@ -397,7 +396,8 @@ def _check_finite(model: nn.Module, folder: Path) -> None:
             count = int((~torch.isfinite(parameter)).sum())
             raise InputError(
                 f"{folder}: {name} holds {count} NaN or infinite values of {parameter.numel()}; "
-                "the checkpoint is damaged (or its dtype overflowed: try --dtype bfloat16)"
+                "the checkpoint is damaged (or its dtype overflowed: try "
+                f"{setting_name('dtype')} bfloat16)"
             )
 
 
@@ -431,19 +431,18 @@ class WholeFolder:
             InputError: it exists and is not an empty folder, or none that can be replaced.
         """
         if out.is_symlink() and not out.exists():
-            raise InputError(f"--out {out} is a link that leads nowhere; name another, or mend it")
+            raise _refused(out, "is a link that leads nowhere; name another, or mend it")
         if out.exists() and not out.is_dir():
-            raise InputError(f"--out {out} exists and is a file; name a folder")
+            raise _refused(out, "exists and is a file; name a folder")
         if out.is_dir() and any(out.iterdir()):
-            raise InputError(f"{out} exists and is not empty; name another --out, or remove it")
+            rule = f"exists and is not empty; {_another()}, or remove it"
+            raise InputError(f"{out} {rule}", setting="out", found=out)
         self._asked, self._out = out, out.resolve()
         if self._out == Path.cwd():
-            raise InputError(f"--out {out} is the folder that you are in; name another --out")
+            raise _refused(out, f"is the folder that you are in; {_another()}")
         if os.path.ismount(self._out):
-            raise InputError(
-                f"--out {out} is a mount point, which no finished folder can replace; name a "
-                "folder in it"
-            )
+            rule = "is a mount point, which no finished folder can replace; name a folder in it"
+            raise _refused(out, rule)
         self._made: list[Path] = []
 
     def __enter__(self) -> Path:
@@ -458,30 +457,25 @@ class WholeFolder:
             place.mkdir(parents=True, exist_ok=True)
             held = files.sweep(place.glob(f".*{files.UNFINISHED}"))
             if any(other.name.startswith(begin) for other in held):
-                raise InputError(
-                    f"--out {self._asked} is being written by another process; wait until it "
-                    "ends, or name another"
-                )
+                rule = "is being written by another process; wait until it ends, or name another"
+                raise _refused(self._asked, rule)
             self._temporary, self._held = files.begun(
                 lambda: Path(tempfile.mkdtemp(prefix=begin, suffix=files.UNFINISHED, dir=place))
             )
             self._temporary.chmod(0o755)
         except OSError as error:
             self._remove_made()
-            raise InputError(
-                f"--out {self._asked} cannot be written below {place} ({error.strerror}); name "
-                "another --out"
-            ) from error
+            rule = f"cannot be written below {place} ({error.strerror}); {_another()}"
+            raise _refused(self._asked, rule) from error
         return self._temporary
 
     def need(self, count: int) -> None:
         """Refuse a disk that has not room for so many bytes."""
         free = shutil.disk_usage(self._temporary).free
         if count > free:
-            raise InputError(
-                f"--out {self._asked} takes about {count / 2**20:,.0f} MiB, and "
-                f"{free / 2**20:,.0f} MiB are free; make room there, or name another --out"
-            )
+            sizes = f"{count / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB are free"
+            rule = f"takes about {sizes}; make room there, or {_another()}"
+            raise _refused(self._asked, rule)
 
     def __exit__(self, kind: object, value: object, traceback: object) -> None:
         """Rename into place, or remove what was begun.
@@ -489,14 +483,16 @@ class WholeFolder:
         Raises:
             Unwritable: the system refuses, or refused what raised within.
         """
+        asked = f"{setting_name('out')} {self._asked}"
+        fix = f"make room and give rights there, or {_another()}"
         try:
             if kind is not None:
                 refused = isinstance(value, OSError | SafetensorError)
                 refused |= type(value) is Exception and "(os error " in str(value)  # tokenizers'
                 if refused and not isinstance(value, FileNotFoundError):  # see `writing`
-                    raise Unwritable(f"--out {self._asked} cannot be written ({value}); {_FIX}")
+                    raise Unwritable(f"{asked} cannot be written ({value}); {fix}")
                 return
-            with writing(f"--out {self._asked}", _FIX):
+            with writing(asked, fix):
                 for path in self._temporary.rglob("*"):
                     files.sync(path)
                 try:
@@ -506,10 +502,9 @@ class WholeFolder:
                 except OSError as error:
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                         raise
-                    raise InputError(  # both began before either could see the other
-                        f"--out {self._asked} is not empty any more: another process wrote it "
-                        "meanwhile; name another --out"
-                    ) from error
+                    # Both began before either could see the other.
+                    rule = "is not empty any more: another process wrote it meanwhile"
+                    raise _refused(self._asked, f"{rule}; {_another()}") from error
                 files.sync(self._out.parent)
         finally:
             if self._temporary.exists():  # it did not become `out`
@@ -522,6 +517,14 @@ class WholeFolder:
         with suppress(OSError):
             for place in self._made:
                 place.rmdir()
+
+
+def _refused(out: Path, rule: str) -> InputError:
+    return InputError(f"{setting_name('out')} {out} {rule}", setting="out", found=out)
+
+
+def _another() -> str:
+    return f"name another {setting_name('out')}"
 
 
 def save_hf(

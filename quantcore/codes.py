@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from quantcore.errors import InputError
+from quantcore.errors import InputError, setting_name
 from quantcore.grid import QuantizedWeight
 from quantcore.scheme import QuantScheme
 
@@ -82,7 +82,8 @@ def load(folder: Path) -> dict[str, QuantizedWeight]:
     if not path.is_file():
         raise InputError(
             f"{folder} has no {FILE}, the codes that an INT4 backend runs; write the folder with "
-            "`awq-bench quantize`, or leave --backend out"
+            f"`awq-bench quantize`, or leave {setting_name('backend')} out",
+            setting="backend",
         )
     try:
         with safe_open(path, framework="pt") as file:

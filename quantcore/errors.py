@@ -1,18 +1,66 @@
-"""The errors that are the user's to mend; everything else is ours."""
+"""Here are the errors that are the user's to mend; everything else is ours.
+
+A message names the setting that it is about, and whoever takes the request says what settings are
+called (`settings_called`): ``exclude`` from Python, ``--exclude`` on the command line. The names
+are put in where a message is made, so warnings and records that quote it read alike.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+
+_setting_name: ContextVar[Callable[[str], str]] = ContextVar("setting_name", default=str)
 
 
 class InputError(ValueError):
-    """Bad usage or input. The message names the value found, the rule, and the fix."""
+    """It says that usage or input is bad: its message names the value found, the rule, and the fix.
+
+    Attributes:
+        setting: the field of a request that was refused; None where it was not a setting.
+        found: the value that was refused.
+        allowed: what would do, where that can be listed.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        setting: str | None = None,
+        found: object = None,
+        allowed: Sequence[object] = (),
+    ) -> None:
+        super().__init__(message)
+        self.setting, self.found, self.allowed = setting, found, allowed
 
 
 class Unwritable(InputError):
-    """The place that results go to takes no more; whatever is under way cannot be kept."""
+    """The place that results go to takes no more, so whatever is under way cannot be kept."""
+
+
+def refused(
+    setting: str, found: object, rule: str, *, allowed: Sequence[object] = ()
+) -> InputError:
+    """The error that a setting's value breaks ``rule``, which says the fix too."""
+    message = f"{setting_name(setting)} {found}: {rule}"
+    return InputError(message, setting=setting, found=found, allowed=allowed)
+
+
+def setting_name(setting: str) -> str:
+    """What the field ``setting`` of a request is called where the request was made."""
+    return _setting_name.get()(setting)
+
+
+@contextmanager
+def settings_called(names: Callable[[str], str]) -> Iterator[None]:
+    """Have messages made meanwhile call settings by ``names`` of their fields."""
+    token = _setting_name.set(names)
+    try:
+        yield
+    finally:
+        _setting_name.reset(token)
 
 
 @contextmanager

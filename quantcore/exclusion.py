@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from quantcore.errors import InputError
+from quantcore.errors import refused
 from quantcore.structure import Block, Matrix
 
 VERSION = 2
@@ -40,18 +40,18 @@ def without(blocks: Sequence[Block], patterns: Sequence[str]) -> tuple[list[Bloc
     for pattern in patterns:
         matched = [name for name in linears if matches(name, pattern)]
         if not matched:
-            raise InputError(
-                f"--exclude {pattern}: matches no linear; {_nearly(linears, pattern)}this model "
-                f"has {', '.join(_kinds(linears.values()))}"
+            kinds = _kinds(linears.values())
+            rule = (
+                f"matches no linear; {_nearly(linears, pattern)}this model has {', '.join(kinds)}"
             )
+            raise refused("exclude", pattern, rule, allowed=kinds)
         for name in matched:
             block, matrix = linears[name]
             slot = "" if matrix.expert is None else f"[{matrix.expert}]"
             left_out[name] = f"{block.name}.{matrix.parameter}{slot}"
     if len(left_out) == len(linears):
-        raise InputError(
-            f"--exclude {', '.join(patterns)}: leaves no linear to quantize; exclude fewer"
-        )
+        rule = "leaves no linear to quantize; exclude fewer"
+        raise refused("exclude", ", ".join(patterns), rule)
     kept = [
         replace(
             block,

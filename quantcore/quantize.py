@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from quantcore.calibration import BlockStats, BlockWalk, StatsStore
+from quantcore.errors import setting_name
 from quantcore.gram import per_row_output_error, symmetric_flop
 from quantcore.grid import QuantizedWeight, quantize
 from quantcore.method import GroupTask, Method, Work
@@ -172,7 +173,7 @@ def _quantize_block(
         names = [group.label for group in groups if group.index in unseen]
         report.notices.append(
             f"{block.name}: no calibration token reached {', '.join(names)}: rounded to nearest "
-            "(more --calibration-samples would reach more experts)"
+            f"(more {setting_name('calibration_samples')} would reach more experts)"
         )
     report.fold_s += folded - started
     report.round_s += _now(device) - folded

@@ -167,7 +167,10 @@ class Structure:
             raise InputError(
                 f"{scheme.name}: groups of {size} do not divide inputs of "
                 f"{', '.join(map(str, misfits))}; group sizes that fit this model: "
-                f"{', '.join(map(str, fitting))}, any other divisor of {common}, or 'channel'"
+                f"{', '.join(map(str, fitting))}, any other divisor of {common}, or 'channel'",
+                setting="schemes",
+                found=scheme.name,
+                allowed=fitting,
             )
 
     def quantized(self) -> Iterator[tuple[str, Tensor]]:

@@ -6,7 +6,7 @@ SUITES = {
     "json": "records in prose to be given as JSON under a schema: parses, valid, every value right",
     "tool_calls": "one call, a choice, parallel calls, none: matched by syntax tree",
     "multilingual": "the same questions in nine languages, each one's loss against English's",
-    "code": "small functions, run against tests in a sandbox (needs --allow-code-execution)",
+    "code": "small functions, run against tests in a sandbox",
     "long_prompt": "a needle, several needles, a value to track, up to the model's context",
     "throughput": "prefill and decoding speed, latency and memory on an INT4 backend, beside FP",
 }

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quantcore.errors import InputError
+from quantcore.errors import InputError, setting_name
 
 VERSION = 1
 """Changes whenever the same two models could come out with another number."""
@@ -102,7 +102,9 @@ class Reference:
         if need > 0.95 * free:
             raise InputError(
                 f"divergence: the unquantized model's hidden states take {need:,} bytes, but "
-                f"{self._folder} has {free:,} free; make room there or measure fewer --windows"
+                f"{self._folder} has {free:,} free; make room there or measure "
+                f"fewer {setting_name('windows')}",
+                setting="windows",
             )
         self.on_disk = True
         with tempfile.TemporaryFile(dir=self._folder) as file:  # without a name: nothing to leave

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from quantcore.errors import InputError
+from quantcore.errors import InputError, setting_name
 from quantcore.hub import use_cache_if_unreachable
 from suites import TASK_SUITES, internals
 from suites.long_prompt.items import LONGEST, default_lengths
@@ -116,7 +116,9 @@ class TaskSet:
         if unsafe and not self.options.allow_code_execution:
             raise InputError(
                 f"{self.name} runs programs that the model writes ({', '.join(unsafe)}); allow it "
-                f"with --allow-code-execution (they run in a sandbox), or leave {self.name} out"
+                f"with {setting_name('allow_code_execution')} (they run in a sandbox), or leave "
+                f"{self.name} out",
+                setting="allow_code_execution",
             )
 
     def _configure(self, task: Any) -> None:
@@ -276,7 +278,10 @@ class TaskSet:
             raise InputError(
                 f"the tasks of {self.name} have different metrics ({', '.join(headlines)}), and "
                 f"none has a value for each item: they have no mean; name the tasks themselves: "
-                f"--tasks {','.join(aggregates)}"
+                f"{setting_name('tasks')} {','.join(aggregates)}",
+                setting="tasks",
+                found=self.name,
+                allowed=tuple(aggregates),
             )
         items = {name: len(self.samples[name]) for name in aggregates}
         return sum(aggregates[name] * items[name] for name in aggregates) / sum(items.values())
@@ -416,7 +421,11 @@ def _refuse_remote_code(tokenizer_folder: Path) -> None:
     if path.is_file() and "auto_map" in json.loads(path.read_text("utf-8")):
         raise InputError(
             f"{path} names code of its own (auto_map), and lm-eval's RULER would run it; remove "
-            "auto_map if the tokenizer works without, or use --tasks-source embedded"
+            "auto_map if the tokenizer works without, or use "
+            f"{setting_name('tasks_source')} embedded",
+            setting="tasks_source",
+            found="standard",
+            allowed=("embedded",),
         )
 
 
@@ -437,10 +446,11 @@ def _localized(config: dict[str, Any], folder: Path | None) -> dict[str, Any]:
 
 
 def _cannot_load(name: str, target: str, data_set: str, reason: str) -> str:
+    ours = f", or use the items that ship: {setting_name('tasks_source')} embedded"
     return (
         f"task {target!r} needs {data_set}, which cannot be loaded ({reason}); put a copy of it "
-        f"at DIR/{data_set} and give --tasks-data DIR"
-        + (", or use the items that ship: --tasks-source embedded" if name in TASK_SUITES else "")
+        f"at DIR/{data_set} and give {setting_name('tasks_data')} DIR"
+        + (ours if name in TASK_SUITES else "")
     )
 
 

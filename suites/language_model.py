@@ -22,7 +22,7 @@ from jinja2 import TemplateError
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from quantcore.errors import InputError
+from quantcore.errors import InputError, setting_name
 from suites.decoding import Work, arrange, fitting, generate, score
 
 if TYPE_CHECKING:
@@ -190,7 +190,11 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
         try:
             return str(self.tokenizer.get_chat_template(name))
         except ValueError as error:
-            raise InputError(f"--chat-template of {self._name}: {error}") from error
+            raise InputError(
+                f"{setting_name('chat_template')} of {self._name}: {error}",
+                setting="chat_template",
+                found=chat_template,
+            ) from error
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
@@ -384,7 +388,8 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
                     work = works[here[0]]
                     raise InputError(
                         f"a prompt of {len(work.tokens):,} tokens with {work.room:,} more does not "
-                        "fit the GPU's memory even by itself; free some, or use --device cpu"
+                        "fit the GPU's memory even by itself; free some, or use "
+                        f"{setting_name('device')} cpu"
                     ) from error
                 full = True
             if full:  # after the handler: the error keeps the tensors of its frames alive
@@ -453,7 +458,8 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
         if not self.tokenizer.chat_template:
             raise InputError(
                 f"the tokenizer of {self._name} has no chat template: it is not a chat model, or "
-                "its template is missing; leave out --chat-template"
+                f"its template is missing; leave out {setting_name('chat_template')}",
+                setting="chat_template",
             )
 
     def _tell(self, message: str) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from quantcore.errors import InputError
+from quantcore.errors import InputError, refused, setting_name
 from suites.divergence import Divergence, Reference, divergence_of_rows
 from suites.texts import tokenize
 
@@ -65,23 +65,27 @@ def cut_windows(
         InputError: the text is shorter than one window, or has fewer windows than asked for.
     """
     if seqlen < 2:
-        raise InputError(f"--seqlen {seqlen}: a window needs at least 2 tokens, to score one")
+        raise refused("seqlen", seqlen, "a window needs at least 2 tokens, to score one")
     ids = torch.tensor(tokenize(tokenizer, content, text_name), dtype=torch.int64)
     whole = len(ids) // seqlen
     if whole == 0:
         raise InputError(
             f"text {text_name!r} has {len(ids):,} tokens, less than one window of {seqlen:,}; "
-            f"give at least {seqlen:,} (about {seqlen * 4:,} characters) or a smaller --seqlen"
+            f"give at least {seqlen:,} (about {seqlen * 4:,} characters) or a smaller "
+            f"{setting_name('seqlen')}",
+            setting="text",
+            found=text_name,
         )
     windows = ids[: whole * seqlen].view(whole, seqlen)
     metric = f"{text_name}_ppl_{seqlen}"
     if count is not None:
         if not 1 <= count <= whole:
-            raise InputError(
-                f"--windows {count}: must be 1 to {whole}, as text {text_name!r} has {whole} "
-                f"windows of {seqlen} tokens; "
-                + ("ask for fewer, or a smaller --seqlen" if count > 0 else "ask for some")
+            fewer = f"ask for fewer, or a smaller {setting_name('seqlen')}"
+            rule = (
+                f"must be 1 to {whole}, as text {text_name!r} has {whole} windows of {seqlen} "
+                f"tokens; {fewer if count > 0 else 'ask for some'}"
             )
+            raise refused("windows", count, rule, allowed=range(1, whole + 1))
         windows = windows[torch.arange(count) * whole // count]
         if count < whole:
             metric += f"@{count}"

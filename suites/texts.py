@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from quantcore import files
-from quantcore.errors import InputError, nearest
+from quantcore.errors import InputError, nearest, setting_name
 from quantcore.hub import use_cache_if_unreachable
 
 if TYPE_CHECKING:
@@ -147,7 +147,8 @@ def hub_rows(corpus: Corpus) -> Iterable[str]:
         reason = offline or (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{corpus.repository} cannot be had from the data hub ({reason}); put a copy at "
-            f"{corpus.local} under --data-dir, as JSON lines with a 'text' each"
+            f"{corpus.local} under {setting_name('data_dir')}, as JSON lines with a 'text' each",
+            found=corpus.repository,
         ) from error
 
 
@@ -169,13 +170,25 @@ def evaluation_text(name: str, *, data_dir: Path | None) -> Text:
         return load_corpus(name, EVALUATION[name], data_dir=data_dir)
     path = Path(os.path.expanduser(name))  # that of an unknown user stays as it is
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise InputError(f"--text {name!r} is a pipe or a device; name a file")
-    if path.suffix in (".txt", ".jsonl") and not path.is_file():
-        raise InputError(f"--text {name!r}: there is no such file; check the path")
-    if not path.is_file():
         raise InputError(
-            f"--text {name!r} is neither a file nor a known text; "
-            f"{nearest(name, ['embedded', *EVALUATION])}, or a .txt or .jsonl file"
+            f"{setting_name('text')} {name!r} is a pipe or a device; name a file",
+            setting="text",
+            found=name,
+        )
+    if path.suffix in (".txt", ".jsonl") and not path.is_file():
+        raise InputError(
+            f"{setting_name('text')} {name!r}: there is no such file; check the path",
+            setting="text",
+            found=name,
+        )
+    if not path.is_file():
+        known = ["embedded", *EVALUATION]
+        raise InputError(
+            f"{setting_name('text')} {name!r} is neither a file nor a known text; "
+            f"{nearest(name, known)}, or a .txt or .jsonl file",
+            setting="text",
+            found=name,
+            allowed=known,
         )
     return read_file(path)
 

@@ -75,7 +75,7 @@ def _sections() -> dict[str, Mapping[str, str]]:
     return {
         "methods": {name: entry.about for name, entry in METHODS.items()},
         "schemes": _SCHEMES,
-        "suites": SUITES,
+        "suites": {**SUITES, "code": f"{SUITES['code']} (needs --allow-code-execution)"},
         "backends (what runs quantized linears)": backends.NAMES,
         "evaluation texts": evaluation,
         "calibration texts": {

@@ -29,7 +29,7 @@ from bench.cli.exit_codes import BAD_INPUT, INTERNAL_ERROR, INTERRUPTED
 from bench.cli.parser import Commands, Help, Parser, filled
 from bench.comparison.progress import Reporter
 from bench.records import processors
-from quantcore.errors import InputError
+from quantcore.errors import InputError, settings_called
 from quantcore.versions import untried
 
 
@@ -107,8 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name in _COMPUTING:
             processors.share(reporter.say)
         _quiet_libraries()
-        given = asked.with_config(given)
-        return _COMMANDS[name].run(given, output, reporter)
+        with settings_called(lambda setting: f"--{setting.replace('_', '-')}"):
+            given = asked.with_config(given)
+            return _COMMANDS[name].run(given, output, reporter)
     except InputError as error:
         reporter.fail(str(error))
         return BAD_INPUT

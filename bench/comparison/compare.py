@@ -220,9 +220,9 @@ def begin(
 
 
 def _named_backends(request: Request) -> list[tuple[str, str]]:
-    """Options and the backends that they name."""
-    asked = [("--backend", request.backend)] if request.backend is not None else []
-    return [*asked, *(("--throughput-backends", name) for name in request.throughput_backends)]
+    """Settings and the backends that they name."""
+    asked = [("backend", request.backend)] if request.backend is not None else []
+    return [*asked, *(("throughput_backends", name) for name in request.throughput_backends)]
 
 
 def _check_backends(request: Request, loaded: LoadedModel, schemes: Sequence[QuantScheme]) -> None:
@@ -239,8 +239,8 @@ def _check_backends(request: Request, loaded: LoadedModel, schemes: Sequence[Qua
             out_features=width,
             in_features=2 * width,
         )
-        for option, name in named:
-            backends.choose(name, place, option=option)
+        for setting, name in named:
+            backends.choose(name, place, setting=setting)
 
 
 def _time_ways(

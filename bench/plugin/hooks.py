@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench.records import processors
+from quantcore.errors import InputError, nearest, settings_called
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -113,13 +114,19 @@ def keep_kernel(
     kept.setdefault((dtype, tokens), {})[kind] = seconds
 
 
+def option_of(setting: str) -> str:
+    """The option of ours that gives a field of the request; else its key in ``--awq-config``."""
+    own = setting in (*_OPTIONS, "out")
+    return f"--awq-{setting}" if own else setting.replace("_", "-")
+
+
+@settings_called(option_of)
 def _request(config: pytest.Config) -> Request:
     from bench import registry
     from bench.comparison import measure
     from bench.comparison.config import config_values
     from bench.comparison.request import Request
     from bench.report import escape
-    from quantcore.errors import InputError
     from quantcore.scheme import QuantScheme
 
     values: dict[str, Any] = {}
@@ -183,7 +190,6 @@ class AwqBench:
         """
         from bench.comparison.compare import compare
         from bench.report import escape
-        from quantcore.errors import InputError, nearest
 
         known = [one.name for one in fields(request_of(self._config))]
         for name in options:
@@ -224,7 +230,6 @@ class AwqBench:
         from bench.gate import report as gate_report
         from bench.gate.run import gate
         from bench.report import escape
-        from quantcore.errors import InputError
 
         try:
             results = gate(
@@ -255,14 +260,14 @@ def awq_bench_cells(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The comparison that the options ask for, begun once; its cells are measured one by one."""
     from bench.comparison.compare import begin
     from bench.report import escape
-    from quantcore.errors import InputError
 
     out = request.config.getoption("--awq-out")
     with ExitStack() as held:
         try:
-            comparison = held.enter_context(
-                begin(request_of(request.config), out=Path(out) if out else None)
-            )
+            with settings_called(option_of):
+                comparison = held.enter_context(
+                    begin(request_of(request.config), out=Path(out) if out else None)
+                )
         except InputError as error:  # the same for every cell: said once
             pytest.exit(escape.line(f"awq-bench: {error}"), returncode=pytest.ExitCode.USAGE_ERROR)
         yield comparison

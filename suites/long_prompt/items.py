@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
-from quantcore.errors import InputError
+from quantcore.errors import InputError, setting_name
 from suites.items import (
     CITIES,
     COLORS,
@@ -171,8 +171,9 @@ def spread(problem: Item, draw: Draw, depth: float, room: int, count_tokens: Cou
     if bare > room:
         raise InputError(
             f"long_prompt: the facts and the question of {problem['id']} take {bare} tokens, but "
-            f"its length leaves {room} beside the answer; give longer --lengths (lm-eval: "
-            "max_seq_lengths)"
+            f"its length leaves {room} beside the answer; give longer "
+            f"{setting_name('lengths')} (lm-eval: max_seq_lengths)",
+            setting="lengths",
         )
     none = count_tokens("")
     chosen: list[str] = []

@@ -47,7 +47,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from quantcore.errors import InputError, nearest
+from quantcore.errors import InputError, nearest, setting_name
 from suites.items import Item
 from suites.texts import read_lines
 from suites.tool_calls.items import as_python, prompt
@@ -109,7 +109,8 @@ def data_folder(given: str | None = None) -> Path:
     raise InputError(
         "BFCL's data is not here; it comes with the package bfcl-eval, of which we need the files "
         "alone: pip install --no-deps bfcl-eval. A local copy (BFCL_v4_*.json and "
-        f"possible_answer/) goes to DIR/bfcl with --tasks-data DIR, or is named by {VARIABLE}"
+        f"possible_answer/) goes to DIR/bfcl with {setting_name('tasks_data')} DIR, or is named by "
+        f"{VARIABLE}"
     )
 
 

@@ -306,11 +306,11 @@ def test_installing_replaces_and_removing_restores() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "said"),
     [
-        ("triton", {}, "--backend triton: it runs on CUDA GPUs, and this is cpu; here --backend "
+        ("triton", {}, "^backend triton: it runs on CUDA GPUs, and this is cpu; here backend "
          "cpu or dequant works"),
         ("cpu", {"scheme": QuantScheme.parse("int3-g32")}, "it takes 4 bits, not 3"),
-        ("cpu", {"dtype": torch.float64}, "float64; here --backend dequant works"),
-        ("cuda", {}, "--backend cuda: unknown"),
+        ("cpu", {"dtype": torch.float64}, "float64; here backend dequant works"),
+        ("cuda", {}, "^backend cuda: unknown"),
     ],
 )  # fmt: skip
 def test_what_a_backend_does_not_take_is_refused(name: str, changes: dict, said: str) -> None:

@@ -97,21 +97,23 @@ def test_one_expert_of_many_is_left_out() -> None:
     [
         (
             "up_pro",
-            "--exclude up_pro: matches no linear; a pattern without wildcards is whole parts of a "
+            "exclude up_pro: matches no linear; a pattern without wildcards is whole parts of a "
             "name; '*up_pro*' would match 4, first model.layers.0.mlp.gate_up_proj; this model has",
         ),
         (
             "layers.0.*",
-            "--exclude layers.0.*: matches no linear; a pattern with wildcards is the full name; "
+            "exclude layers.0.*: matches no linear; a pattern with wildcards is the full name; "
             "'*layers.0.*' would match 4, first model.layers.0.self_attn.v_proj; this model has",
         ),
-        ("", "--exclude : matches no linear; this model has model.layers.*.mlp.down_proj, "),
-        ("w2", "--exclude w2: matches no linear; this model has model.layers.*.mlp.down_proj, "),
+        ("", "exclude : matches no linear; this model has model.layers.*.mlp.down_proj, "),
+        ("w2", "exclude w2: matches no linear; this model has model.layers.*.mlp.down_proj, "),
     ],
 )
 def test_a_pattern_that_matches_nothing_says_what_would(pattern: str, said: str) -> None:
-    with pytest.raises(InputError, match=re.escape(said)):
+    with pytest.raises(InputError, match=f"^{re.escape(said)}") as caught:
         without(blocks_of(2, LLAMA), ["down_proj", pattern])
+    assert (caught.value.setting, caught.value.found) == ("exclude", pattern)
+    assert "model.layers.*.mlp.down_proj" in caught.value.allowed
 
 
 def test_linears_of_later_blocks_and_experts_are_named_too() -> None:

@@ -499,9 +499,9 @@ def test_chat_template(reference: tuple[PreTrainedModel, Any]) -> None:
     model, tokenizer = reference
     lm = lm_of(reference)
     messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello"}]
-    with pytest.raises(InputError, match="leave out --chat-template"):
+    with pytest.raises(InputError, match="leave out chat_template"):
         lm.apply_chat_template(messages)
-    with pytest.raises(InputError, match="leave out --chat-template"):
+    with pytest.raises(InputError, match="leave out chat_template"):
         lm.chat_template(True)
     assert lm.chat_template(False) is None
     chatty = copy.deepcopy(tokenizer)

@@ -47,7 +47,7 @@ def test_the_hub_code_reads_a_data_set_folder_alike(tmp_path: Path, rows: int | 
 @pytest.mark.filterwarnings("default")
 def test_an_absent_data_set_says_where_a_copy_would_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(texts, "use_cache_if_unreachable", lambda: "no hub in this test")
-    with pytest.raises(InputError, match=r"no hub in this test.*c/train.jsonl under --data-dir"):
+    with pytest.raises(InputError, match=r"no hub in this test.*c/train.jsonl under data_dir"):
         hub_rows(corpus("/no/such/folder"))
 
 
@@ -77,5 +77,5 @@ def test_a_text_that_does_not_fit_in_memory_is_refused_before_it_is_tokenized(
 
 def test_a_pipe_is_no_text(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.txt")
-    with pytest.raises(InputError, match=r"--text '.*a\.txt' is a pipe or a device; name a file"):
+    with pytest.raises(InputError, match=r"text '.*a\.txt' is a pipe or a device; name a file"):
         texts.evaluation_text(str(tmp_path / "a.txt"), data_dir=None)

@@ -17,6 +17,7 @@ import pytest
 from bench.comparison.request import Request
 from bench.gate.baseline import write
 from bench.gate.make import make
+from bench.plugin import hooks
 
 pytest.importorskip("pytest_benchmark")
 
@@ -235,3 +236,9 @@ def test_gates_fail_tests_and_end_with_their_tables(asked: Request, tmp_path: Pa
     assert "source weights is 0000" in " ".join(done.stdout.split())
     assert f"{asked.model}, rtn int4-g32: FAIL" in done.stdout
     assert f"{asked.model}, rtn int4-g32: pass" in done.stdout
+
+
+def test_settings_are_called_as_the_project_gives_them() -> None:
+    """It is an option of ours where there is one, else the key in the file of ``--awq-config``."""
+    assert hooks.option_of("text") == "--awq-text"
+    assert hooks.option_of("calibration_samples") == "calibration-samples"
