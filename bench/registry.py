@@ -11,8 +11,8 @@ from quantcore.method import Method
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """Where a method's class is, imported when it is used."""
+class MethodEntry:
+    """A line of the registry: where a method's class is, which is imported when it is used."""
 
     target: str
     """``module:Class``."""
@@ -23,46 +23,46 @@ class Entry:
 
 
 METHODS = {
-    "rtn": Entry(
+    "rtn": MethodEntry(
         target="baselines.rtn:RTN",
         label="RTN",
         about="round to nearest; no calibration",
     ),
-    "gptq": Entry(
+    "gptq": MethodEntry(
         target="baselines.gptq:GPTQ",
         label="GPTQ",
         about="second-order error compensation on the original model's inputs, activation order",
     ),
-    "gptq+seq": Entry(
+    "gptq+seq": MethodEntry(
         target="baselines.gptq:GPTQ",
         settings={"sequential": True},
         label="GPTQ + seq",
         about="the same, on the quantized prefix's inputs as published (a pass of its own)",
     ),
-    "gptq-static": Entry(
+    "gptq-static": MethodEntry(
         target="baselines.gptq:GPTQ",
         settings={"order": "static"},
         label="GPTQ, static",
         about="gptq with groups of consecutive inputs, fitted before any rounding (no g_idx)",
     ),
-    "gptq-off": Entry(
+    "gptq-off": MethodEntry(
         target="baselines.gptq:GPTQ",
         settings={"order": "off"},
         label="GPTQ, no order",
         about="gptq with columns from left to right (no g_idx)",
     ),
-    "awq": Entry(
+    "awq": MethodEntry(
         target="awq_impl.method:AWQ",
         label="AWQ",
         about="activation-aware scales, searched on the exact output error and folded",
     ),
-    "awq+clip": Entry(
+    "awq+clip": MethodEntry(
         target="awq_impl.method:AWQ",
         settings={"clip": True},
         label="AWQ + clip",
         about="AWQ's scales, then weight ranges clipped per group (the paper's full method)",
     ),
-    "awq-article": Entry(
+    "awq-article": MethodEntry(
         target="awq_impl.article:ArticleAWQ",
         label="AWQ (article)",
         about="scales of every weight group from E[x^2], kept beside the weights (no folding)",

@@ -148,8 +148,8 @@ def ratios(runs: Sequence[Run], baseline: Sequence[Run]) -> dict[tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rates:
-    """What the device reaches at best: the roof over every speed."""
+class Roofline:
+    """What the device reaches at best, which bounds the speed of every linear."""
 
     bytes_per_s: float
     """Read from a buffer beyond the caches."""
@@ -157,13 +157,13 @@ class Rates:
     """Of a large matrix product in the dtype of the model."""
 
 
-def rates(device: torch.device, dtype: torch.dtype) -> Rates:
-    """Measure them: the best of several, after one to warm up."""
+def roofline(device: torch.device, dtype: torch.dtype) -> Roofline:
+    """Measure it: the best of several, after one to warm up."""
     size = 2**30 if device.type == "cuda" else 2**28
     buffer = torch.ones(size // 4, device=device)
     side = 8192 if device.type == "cuda" else 1536
     square = torch.randn(side, side, device=device).to(dtype)
-    return Rates(
+    return Roofline(
         bytes_per_s=size / _least(lambda: buffer.sum(), device),
         operations_per_s=2 * side**3 / _least(lambda: square @ square, device),
     )
@@ -178,7 +178,7 @@ def _least(call: Callable[[], Tensor], device: torch.device) -> float:
     return min(seconds[1:])
 
 
-def bound(tokens: float, read: tuple[int, int], weights: int, roof: Rates) -> float:
+def bound(tokens: float, read: tuple[int, int], weights: int, roof: Roofline) -> float:
     """The most that a pass over ``tokens`` tokens can be faster than the baseline's.
 
     A pass takes at least as long as reading the weights, and as multiplying with them.

@@ -292,7 +292,7 @@ class ThroughputSuite(Suite):
     weights: Mapping[str, QuantizedWeight] = field(default_factory=dict)
     """Of the cell that is measured; none if it is the unquantized model."""
     _unquantized: torch.nn.Module | None = None
-    _rates: throughput.Rates | None = None
+    _roofline: throughput.Roofline | None = None
 
     def __post_init__(self) -> None:
         """Say what is measured."""
@@ -336,7 +336,7 @@ class ThroughputSuite(Suite):
                 done=done,
             )
         base = models[_UNQUANTIZED]
-        self._rates = self._rates or throughput.rates(loaded.device, loaded.dtype)
+        self._roofline = self._roofline or throughput.roofline(loaded.device, loaded.dtype)
 
         def document(name: str) -> dict[str, Any]:
             contender = found[name]
@@ -361,7 +361,7 @@ class ThroughputSuite(Suite):
                 "backends": {name: document(name) for name in models if name != _UNQUANTIZED},
                 "unquantized": document(_UNQUANTIZED),
                 "weights": throughput.read_bytes(base) // loaded.dtype.itemsize,
-                "rates": asdict(self._rates),
+                "rates": asdict(self._roofline),
             }
         }
 

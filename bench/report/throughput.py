@@ -62,7 +62,7 @@ class Speed:
         metric = self.record.metrics[throughput.METRIC]
         read = (metric["unquantized"]["read_bytes"], self.model["read_bytes"])
         return throughput.bound(
-            tokens, read, metric["weights"], throughput.Rates(**metric["rates"])
+            tokens, read, metric["weights"], throughput.Roofline(**metric["rates"])
         )
 
 

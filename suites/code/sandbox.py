@@ -76,8 +76,8 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """How a piece of code ended."""
+class ProgramRun:
+    """What became of a program."""
 
     kind: Kind
     """``finished``: all calls returned (right or wrong), or all tests passed. ``failed``: an
@@ -90,7 +90,7 @@ class Verdict:
     does not have. As the code claims: of any shape."""
 
 
-def run(job: Job, limits: Limits = LIMITS) -> Verdict:
+def run(job: Job, limits: Limits = LIMITS) -> ProgramRun:
     """Run one piece of code, about 30 ms and what the code itself takes.
 
     Raises:
@@ -102,7 +102,7 @@ def run(job: Job, limits: Limits = LIMITS) -> Verdict:
 
 def run_many(
     jobs: Sequence[Job], limits: Limits = LIMITS, *, workers: int | None = None
-) -> list[Verdict]:
+) -> list[ProgramRun]:
     """`run` for each, several at a time (as many as there are processors)."""
     layers = _layers()
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
@@ -250,11 +250,11 @@ def _setup(layers: Sequence[str]) -> str:
     outcome = _launch(_TRIAL, LIMITS, layers, nonce="")
     if outcome["setup"] != "ready":
         return str(outcome["setup"])
-    verdict = _judge(outcome, _TRIAL, LIMITS, nonce="")
-    return "ready" if verdict.kind == "finished" else f"Python cannot run: {verdict.detail}"
+    trial = _judge(outcome, _TRIAL, LIMITS, nonce="")
+    return "ready" if trial.kind == "finished" else f"Python cannot run: {trial.detail}"
 
 
-def _run(job: Job, limits: Limits, layers: Sequence[str]) -> Verdict:
+def _run(job: Job, limits: Limits, layers: Sequence[str]) -> ProgramRun:
     nonce = secrets.token_hex(16)
     outcome = _launch(job, limits, layers, nonce=nonce)
     if outcome["setup"] != "ready":
@@ -263,28 +263,28 @@ def _run(job: Job, limits: Limits, layers: Sequence[str]) -> Verdict:
     return _judge(outcome, job, limits, nonce=nonce)
 
 
-def _judge(outcome: dict[str, Any], job: Job, limits: Limits, *, nonce: str) -> Verdict:
-    """The verdict on a job, of what the supervisor reported."""
+def _judge(outcome: dict[str, Any], job: Job, limits: Limits, *, nonce: str) -> ProgramRun:
+    """What became of a job, by what the supervisor reported."""
     if outcome["flooded"]:
-        return Verdict(kind="out_of_limits", detail="the report was too long")
+        return ProgramRun(kind="out_of_limits", detail="the report was too long")
     if outcome["report"] is not None:
-        verdict = _believe(outcome["report"], job, nonce)
-        if verdict is not None:
-            return verdict
+        claimed = _believe(outcome["report"], job, nonce)
+        if claimed is not None:
+            return claimed
     killed = outcome["signal"]
     # The kernel counts time against the limit in ticks, which may run ahead of what was used.
     used_up = outcome["cpu_s"] >= math.ceil(limits.timeout_s) / 2
     if outcome["late"] or (killed in (signal.SIGKILL, signal.SIGXCPU) and used_up):
-        return Verdict(kind="timed_out", detail=f"{outcome['cpu_s']:.1f} s of processor time")
+        return ProgramRun(kind="timed_out", detail=f"{outcome['cpu_s']:.1f} s of processor time")
     if killed == signal.SIGKILL and outcome["report"] is None:
-        return Verdict(kind="out_of_limits", detail="killed by the system")
+        return ProgramRun(kind="out_of_limits", detail="killed by the system")
     if killed and outcome["report"] is None:
-        return Verdict(kind="raised", detail=f"crashed: {signal.Signals(killed).name}")
-    return Verdict(kind="raised", detail="left before it had been asked everything")
+        return ProgramRun(kind="raised", detail=f"crashed: {signal.Signals(killed).name}")
+    return ProgramRun(kind="raised", detail="left before it had been asked everything")
 
 
-def _believe(report: str, job: Job, nonce: str) -> Verdict | None:
-    """The verdict of a cell's report, None if it is not one; the report may be the code's own."""
+def _believe(report: str, job: Job, nonce: str) -> ProgramRun | None:
+    """What a cell's report says, None if it is none; the report may be the code's own."""
     try:
         claim = json.loads(report)
     except (ValueError, RecursionError):
@@ -293,11 +293,11 @@ def _believe(report: str, job: Job, nonce: str) -> Verdict | None:
         return None
     kind, values = claim.get("kind"), claim.get("values")
     if kind == "finished" and job.tests is not None:
-        return Verdict(kind="finished") if claim.get("nonce") == nonce else None
+        return ProgramRun(kind="finished") if claim.get("nonce") == nonce else None
     if kind == "finished" and isinstance(values, list) and len(values) == len(job.calls):
-        return Verdict(kind="finished", values=tuple(values))
+        return ProgramRun(kind="finished", values=tuple(values))
     if kind in ("failed", "raised", "syntax_error", "out_of_limits"):
-        return Verdict(kind=kind, detail=str(claim.get("detail", ""))[:300])
+        return ProgramRun(kind=kind, detail=str(claim.get("detail", ""))[:300])
     return None
 
 

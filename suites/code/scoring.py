@@ -1,4 +1,4 @@
-"""The verdict on one answer: find the code in it, run it in the sandbox, compare.
+"""An answer is judged here: find the code in it, run it in the sandbox, compare.
 
 Code is found in a Markdown fence (with prose around it or not), in the bare text (from the first
 line of code on), or as the body alone. Whether it is Python is for the sandbox to say.
@@ -18,7 +18,7 @@ import tokenize
 from dataclasses import dataclass
 
 from suites.code import sandbox
-from suites.code.sandbox import Job, Verdict
+from suites.code.sandbox import Job, ProgramRun
 
 VERSION = 1
 """Changes whenever the same answers could come out with another number."""
@@ -127,13 +127,13 @@ def job_of(question: Question, answer: str) -> Job | None:
     )
 
 
-def judge(question: Question, answer: str, verdict: Verdict | None) -> str:
+def judge(question: Question, answer: str, program: ProgramRun | None) -> str:
     """The outcome of an answer, given what the sandbox said of its job (None: it had no code).
 
     Returns:
         One of `OUTCOMES`.
     """
-    outcome = "no_code" if verdict is None else _outcome(question, verdict)
+    outcome = "no_code" if program is None else _outcome(question, program)
     if outcome == "right":
         return outcome
     cut_off = getattr(answer, "cut_off", None)
@@ -143,14 +143,14 @@ def judge(question: Question, answer: str, verdict: Verdict | None) -> str:
     return "cut_off" if cut_off else outcome
 
 
-def _outcome(question: Question, verdict: Verdict) -> str:
-    if verdict.kind == "failed":
+def _outcome(question: Question, program: ProgramRun) -> str:
+    if program.kind == "failed":
         return "wrong_result"
-    if verdict.kind != "finished":
-        return verdict.kind
+    if program.kind != "finished":
+        return program.kind
     right = question.tests is not None or all(
         sandbox.matches(value, json.loads(expected))
-        for value, expected in zip(verdict.values, question.expected, strict=True)
+        for value, expected in zip(program.values, question.expected, strict=True)
     )
     return "right" if right else "wrong_result"
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from suites.code import sandbox, scoring
 from suites.code.items import TEMPLATES
-from suites.code.sandbox import Job, Verdict
+from suites.code.sandbox import Job, ProgramRun
 from suites.code.scoring import Question
 from suites.items import Part
 
@@ -26,7 +26,7 @@ COUNTS: dict[Part, int] = {"seen": 162, "reserved": 80}
 """Evaluation items of each part: the same number from each of its templates."""
 _FEWSHOT = 8
 
-_done_ahead: dict[Job, Verdict] = {}
+_done_ahead: dict[Job, ProgramRun] = {}
 """Filled for a whole task at once, several at a time, and emptied as its answers are scored."""
 
 
@@ -91,5 +91,5 @@ def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str,
     """The metrics of one answer."""
     question, answer = question_of(doc), results[0]
     job = scoring.job_of(question, answer)
-    verdict = None if job is None else _done_ahead.pop(job, None) or sandbox.run(job)
-    return scoring.scores(scoring.judge(question, answer, verdict))
+    program = None if job is None else _done_ahead.pop(job, None) or sandbox.run(job)
+    return scoring.scores(scoring.judge(question, answer, program))

@@ -1,4 +1,4 @@
-r"""The verdict on one answer of the suite ``json``: a ladder, and one outcome.
+r"""An answer of the suite ``json`` is judged here: by a ladder, and by one outcome.
 
 The rungs, each told apart:
 
@@ -44,8 +44,8 @@ _FENCE = re.compile(r"```(?:json)?(.*?)(?:\n[ \t]*```|```\s*\Z|\Z)", re.DOTALL |
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What one answer is worth."""
+class Answer:
+    """A judged answer: what it is worth."""
 
     outcome: str
     """One of `OUTCOMES`."""
@@ -62,13 +62,13 @@ class Verdict:
         return self.outcome in ("right", "right_in_fence")
 
 
-def verdict(
+def judge(
     answer: str,
     *,
     schema_json: str,
     expected_json: str | None,
     validation: Validation = VALIDATION,
-) -> Verdict:
+) -> Answer:
     """Judge one answer.
 
     An answer that parses is judged by what it says even if the token limit stopped it right after
@@ -92,7 +92,7 @@ def verdict(
         except ValueError:
             stopped = getattr(answer, "cut_off", None)
             stopped = ends_open(text) if stopped is None else stopped
-            return Verdict(
+            return Answer(
                 outcome="cut_off" if stopped else "unparsable",
                 strict=False,
                 parses=False,
@@ -111,7 +111,7 @@ def verdict(
             outcome = "wrong_values"
         else:
             outcome = "right" if strict else "right_in_fence"
-    return Verdict(outcome=outcome, strict=strict, parses=True, schema_valid=valid, values=share)
+    return Answer(outcome=outcome, strict=strict, parses=True, schema_valid=valid, values=share)
 
 
 def parse(text: str) -> Any:

@@ -16,7 +16,7 @@ import datasets
 from quantcore.errors import InputError
 from suites.items import Item, Part
 from suites.json_output.items import TEMPLATES
-from suites.json_output.scoring import OUTCOMES, VALIDATION, Verdict, parse, verdict
+from suites.json_output.scoring import OUTCOMES, VALIDATION, Answer, judge, parse
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,22 +42,22 @@ def dataset(part: Part, **_: Any) -> dict[str, datasets.Dataset]:
 
 def process_results(doc: Item, results: list[str]) -> dict[str, float]:
     """Metrics of one embedded item."""
-    found = verdict(results[0], schema_json=doc["schema_json"], expected_json=doc["expected_json"])
-    return _metrics(found, OUTCOMES) | {"acc": float(found.right), "values": found.values}
+    answer = judge(results[0], schema_json=doc["schema_json"], expected_json=doc["expected_json"])
+    return _metrics(answer, OUTCOMES) | {"acc": float(answer.right), "values": answer.values}
 
 
 def standard_results(doc: Item, results: list[str]) -> dict[str, float]:
     """Metrics of one schema of the standard set: the rung ``schema_valid`` is the top."""
-    found = verdict(results[0], schema_json=doc["schema_json"], expected_json=None)
-    return _metrics(found, STANDARD_OUTCOMES) | {"acc": float(found.right)}
+    answer = judge(results[0], schema_json=doc["schema_json"], expected_json=None)
+    return _metrics(answer, STANDARD_OUTCOMES) | {"acc": float(answer.right)}
 
 
-def _metrics(found: Verdict, outcomes: tuple[str, ...]) -> dict[str, float]:
+def _metrics(answer: Answer, outcomes: tuple[str, ...]) -> dict[str, float]:
     return {
-        "strict": float(found.strict),
-        "parses": float(found.parses),
-        "schema_valid": float(found.schema_valid),
-        **{f"is_{outcome}": float(outcome == found.outcome) for outcome in outcomes},
+        "strict": float(answer.strict),
+        "parses": float(answer.parses),
+        "schema_valid": float(answer.schema_valid),
+        **{f"is_{outcome}": float(outcome == answer.outcome) for outcome in outcomes},
     }
 
 

@@ -2,7 +2,7 @@
 
 The work is done by `suites.json_output.worker`, a process of its own that is started at first use,
 serves all later requests, and is started anew after one that ran past its limit. Processor time
-counts rather than time on the clock, so that a busy machine changes no verdict.
+counts rather than time on the clock, so that a busy machine changes no outcome.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The verdict on an answer that names values from a long text.
+"""An answer is judged here that names values from a long text.
 
 An answer is read as its first line that holds anything: what a model says below it does not count.
 The line is a list, separated by commas, semicolons or "and"; quotation marks, a full stop at the
@@ -24,7 +24,7 @@ OUTCOMES = ("right", "cut_off", "empty", "distractor", "partly_right", "wrong")
 """
 
 
-def verdict(answer: str, item: dict[str, Any]) -> dict[str, float]:
+def metrics(answer: str, item: dict[str, Any]) -> dict[str, float]:
     """``acc``, ``recall`` (share of the values asked for that the answer holds), and outcomes.
 
     Whether an answer was cut off is its own attribute ``cut_off``. One without it (of another
@@ -78,7 +78,7 @@ def _holds(line: str, value: str) -> bool:
 
 
 def _breaks_off(line: str, given: list[str], due: list[str]) -> bool:
-    """Whether a line looks unfinished: see `verdict`."""
+    """Whether a line looks unfinished: see `metrics`."""
     if line.endswith((",", ";", "-")):
         return True
     if not 0 < len(given) <= len(due) or given[:-1] != due[: len(given) - 1]:

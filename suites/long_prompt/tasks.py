@@ -11,7 +11,7 @@ import datasets
 from quantcore.errors import InputError
 from suites.items import Part
 from suites.long_prompt.items import CountTokens, default_lengths, estimated_tokens, items
-from suites.long_prompt.scoring import verdict
+from suites.long_prompt.scoring import metrics
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -74,8 +74,8 @@ def dataset(
 
 
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """See `suites.long_prompt.scoring.verdict`."""
-    return verdict(results[0], doc)
+    """See `suites.long_prompt.scoring.metrics`."""
+    return metrics(results[0], doc)
 
 
 @cache

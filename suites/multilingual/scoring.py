@@ -1,4 +1,4 @@
-"""The verdict on one item: is the right answer the most probable one?
+"""An item is judged here: is the right answer the most probable one?
 
 The headline is the sum of an answer's log-probabilities, as lm-eval's ``acc``: the probability that
 the model writes just this answer. After a text that holds the answers most of the choice is made in
@@ -22,7 +22,7 @@ def is_best(scores: Sequence[float], gold: int) -> bool:
     return all(scores[gold] > score for place, score in enumerate(scores) if place != gold)
 
 
-def verdict(
+def metrics(
     log_likelihoods: Sequence[float], options: Sequence[str], gold: int
 ) -> dict[str, float]:
     """``acc`` (sums compared), ``acc_bytes`` (nats per UTF-8 byte compared) and one-hot outcomes.

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from suites.items import Item, Part
 from suites.multilingual.items import TEMPLATES, expand
-from suites.multilingual.scoring import verdict
+from suites.multilingual.scoring import metrics
 
 COUNTS: dict[Part, int] = {"seen": 68, "reserved": 36}
 """Sources (items of each language): four from each template."""
@@ -41,4 +41,4 @@ def dataset(*, language: str, part: Part, **_: Any) -> dict[str, Dataset]:
 
 def process_results(doc: Item, results: Sequence[tuple[float, bool]]) -> dict[str, float]:
     """``results``: each option's log-likelihood, and whether greedy decoding would write it."""
-    return verdict([score for score, _ in results], doc["options"], doc["gold"])
+    return metrics([score for score, _ in results], doc["options"], doc["gold"])

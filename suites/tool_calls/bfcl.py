@@ -1,4 +1,4 @@
-"""The Berkeley Function Calling Leaderboard (BFCL v4): a local copy of its data, our verdict.
+"""The Berkeley Function Calling Leaderboard (BFCL v4): a local copy of its data, judged by us.
 
 The data comes with the package ``bfcl-eval`` (2026.3.23), of which only the files are read: it is
 located, never imported, since it would load dozens of clients. Of its categories we run those with
@@ -6,8 +6,8 @@ one turn and Python's conventions: simple_python (here ``simple``), multiple, pa
 parallel_multiple, irrelevance and the six of the live set. Java and JavaScript are left out: their
 arguments are source text of these languages, which needs a parser of each. The prompt is ours.
 
-A verdict agrees with BFCL's ``ast_checker`` on the calls of an answer, but for these cases, in
-which ours is stricter (`STRICTER` names them):
+Answers are judged as BFCL's ``ast_checker`` judges their calls, but for these cases, in which we
+are stricter (`STRICTER` names them):
 
 - ``bool_for_number``: within a list or an object, Python's ``True == 1`` passes there. A truth
   value is no number here.
@@ -52,7 +52,7 @@ from suites.items import Item
 from suites.texts import read_lines
 from suites.tool_calls.items import as_python, prompt
 from suites.tool_calls.reading import Call, read_calls
-from suites.tool_calls.scoring import ArgumentFault, Spec, Tool, Verdict, Wanted, judge
+from suites.tool_calls.scoring import Answer, ArgumentFault, Spec, Tool, Wanted, judge
 
 CATEGORIES = {
     "simple": "simple_python",
@@ -141,8 +141,8 @@ def load(category: str, folder: Path) -> list[Item]:
     return [_item(entry, golds.get(entry["id"], nothing), category) for entry in entries]
 
 
-def judge_item(item: Mapping[str, Any], answer: str) -> Verdict:
-    """The verdict on the answer to one of `load`'s items."""
+def judge_item(item: Mapping[str, Any], answer: str) -> Answer:
+    """Judge the answer to one of `load`'s items."""
     tools = [
         Tool(
             name=function["name"],
@@ -208,7 +208,7 @@ def check_argument(spec: Spec, allowed: Sequence[Any], value: Any) -> ArgumentFa
     return None if right else "wrong_value"
 
 
-def _judge_relevance(answer: str, tools: Sequence[Tool]) -> Verdict:
+def _judge_relevance(answer: str, tools: Sequence[Tool]) -> Answer:
     """Some tool fits: any call of an offered one is right."""
     calls: list[Call] = read_calls(answer) or []
     offered = {tool.name for tool in tools}
@@ -216,7 +216,7 @@ def _judge_relevance(answer: str, tools: Sequence[Tool]) -> Verdict:
     if not calls:
         return judge(answer, tools=tools, wanted=wanted)
     known = all(call.name in offered for call in calls)
-    return Verdict(outcome="right" if known else "wrong_tool", calls_right=float(known))
+    return Answer(outcome="right" if known else "wrong_tool", calls_right=float(known))
 
 
 def _check_list(element: type, allowed: Sequence[Any], value: list[Any]) -> ArgumentFault | None:

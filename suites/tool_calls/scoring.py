@@ -1,4 +1,4 @@
-"""The verdict on one answer: were the right tools called with the right arguments?
+"""An answer is judged here: were the right tools called with the right arguments?
 
 Calls are matched as values, never as text. Where several calls are wanted, given and wanted calls
 are paired so that the fewest faults remain (a linear assignment), so their order does not matter.
@@ -77,8 +77,8 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What an answer is worth."""
+class Answer:
+    """A judged answer: what it is worth."""
 
     outcome: str
     """One of `OUTCOMES`."""
@@ -91,8 +91,8 @@ class Verdict:
         return {"acc": flags["is_right"], "calls_right": self.calls_right} | flags
 
 
-def judge_item(item: Mapping[str, Any], answer: str) -> Verdict:
-    """The verdict on an embedded item's answer, by its ``tools_json`` and ``calls_json``."""
+def judge_item(item: Mapping[str, Any], answer: str) -> Answer:
+    """Judge the answer to an embedded item, by its ``tools_json`` and ``calls_json``."""
     tools = [
         Tool(
             name=tool["name"],
@@ -113,8 +113,8 @@ def judge(
     wanted: Sequence[Wanted],
     check: CheckArgument | None = None,
     words_decline: bool = False,
-) -> Verdict:
-    """The verdict by the rules above.
+) -> Answer:
+    """Judge an answer by the rules above.
 
     Args:
         answer: what the model wrote; may carry ``cut_off`` (see the module).
@@ -141,10 +141,10 @@ def judge(
     pairs = [faults[given][want] for given, want in zip(*linear_sum_assignment(costs), strict=True)]
     calls_right = sum(not pair for pair in pairs) / max(len(calls), len(wanted))
     if len(calls) != len(wanted):
-        return Verdict(outcome="wrong_count", calls_right=calls_right)
+        return Answer(outcome="wrong_count", calls_right=calls_right)
     found = {fault for pair in pairs for fault in pair}
     outcome = next((name for name in OUTCOMES if name in found), "right")
-    return Verdict(outcome=outcome, calls_right=calls_right)
+    return Answer(outcome=outcome, calls_right=calls_right)
 
 
 def check_argument(spec: Spec, allowed: Sequence[Any], value: Any) -> ArgumentFault | None:
@@ -207,8 +207,8 @@ def _faults(call: Call, want: Wanted, tool: Tool, check: CheckArgument) -> list[
 
 def _unread(
     answer: str, *, tools: Sequence[Tool], wanted: Sequence[Wanted], words_decline: bool
-) -> Verdict:
-    """The verdict on what is neither calls nor ``[]``."""
+) -> Answer:
+    """Judge what is neither calls nor ``[]``."""
     cut_off = getattr(answer, "cut_off", None)
     if ends_inside(answer) if cut_off is None else cut_off:
         return _whole("cut_off")
@@ -218,6 +218,6 @@ def _unread(
     return _whole("right" if words_only and words_decline else "unparsable")
 
 
-def _whole(outcome: str) -> Verdict:
-    """A verdict without right calls beside wrong ones."""
-    return Verdict(outcome=outcome, calls_right=float(outcome == "right"))
+def _whole(outcome: str) -> Answer:
+    """An answer without right calls beside wrong ones."""
+    return Answer(outcome=outcome, calls_right=float(outcome == "right"))

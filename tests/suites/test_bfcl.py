@@ -1,4 +1,4 @@
-"""Our verdicts on BFCL's data beside those of BFCL's own checker, answer by answer."""
+"""Our judging of BFCL's data beside that of BFCL's own checker, answer by answer."""
 
 from __future__ import annotations
 
@@ -316,7 +316,7 @@ def compared(
 
 
 @pytest.mark.parametrize("category", WITH_GOLD)
-def test_verdicts_are_those_of_bfcl_or_stricter_for_a_listed_reason(
+def test_answers_are_judged_as_by_bfcl_or_stricter_for_a_listed_reason(
     category: str, their_checker: Callable[[Item, list[Call]], bool]
 ) -> None:
     items = loaded(category)
@@ -376,7 +376,7 @@ def _outcome(item: Item, answer: str) -> str:
 
 
 @pytest.mark.slow
-def test_verdicts_on_all_items(their_checker: Callable[[Item, list[Call]], bool]) -> None:
+def test_answers_to_all_items(their_checker: Callable[[Item, list[Call]], bool]) -> None:
     counts: Counter[str] = Counter()
     for category in WITH_GOLD:
         found, unexplained = compared(loaded(category), their_checker)

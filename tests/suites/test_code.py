@@ -79,9 +79,9 @@ def outcomes(pairs: list[tuple[Item, str]], limits: Limits = sandbox.LIMITS) -> 
     """The outcome of each answer to its item, run several at a time."""
     questions = [question_of(item) for item, _ in pairs]
     jobs = [job_of(question, text) for question, (_, text) in zip(questions, pairs, strict=True)]
-    verdicts = iter(sandbox.run_many([job for job in jobs if job is not None], limits))
+    programs = iter(sandbox.run_many([job for job in jobs if job is not None], limits))
     return [
-        judge(question, text, None if job is None else next(verdicts))
+        judge(question, text, None if job is None else next(programs))
         for question, (_, text), job in zip(questions, pairs, jobs, strict=True)
     ]
 

@@ -28,10 +28,10 @@ from suites.json_output.scoring import (
     OUTCOMES,
     VALIDATION,
     ends_open,
+    judge,
     leaves,
     parse,
     share_right,
-    verdict,
     without_fence,
 )
 from suites.json_output.validation import UnjudgedError, Validation
@@ -99,7 +99,7 @@ def outcome(answer, item):
 
 
 def judged(answer, schema, **options):
-    return verdict(answer, schema_json=json.dumps(schema), expected_json=None, **options).outcome
+    return judge(answer, schema_json=json.dumps(schema), expected_json=None, **options).outcome
 
 
 # Items
@@ -199,7 +199,7 @@ def test_wrong_answers_are_not():
     assert results["is_unparsable,none"] == 1
 
 
-# Verdicts
+# Answers judged
 
 
 FENCES = [

@@ -25,7 +25,7 @@ from suites.long_prompt.items import (
     default_lengths,
     items,
 )
-from suites.long_prompt.scoring import OUTCOMES, verdict
+from suites.long_prompt.scoring import OUTCOMES, metrics
 from suites.long_prompt.tasks import COUNTS, counter, dataset
 
 SUITES = Path(suites.__file__).parent
@@ -54,7 +54,7 @@ def both() -> list[Item]:
 
 
 def outcome(answer: str, item: Item) -> str:
-    found = verdict(answer, item)
+    found = metrics(answer, item)
     flags = {key.removeprefix("is_"): value for key, value in found.items() if key[:3] == "is_"}
     assert tuple(flags) == OUTCOMES
     assert sorted(flags.values()) == [0.0] * (len(OUTCOMES) - 1) + [1.0]
@@ -64,7 +64,7 @@ def outcome(answer: str, item: Item) -> str:
 
 
 class Ended(str):
-    """An answer of our own adapter, as far as the verdict sees."""
+    """An answer of our own adapter, as far as the metrics see."""
 
     cut_off = False
 
@@ -308,7 +308,7 @@ def test_filler_cannot_be_taken_for_an_answer() -> None:
         assert "{" in form  # a word of the split's stock
 
 
-# Verdicts
+# Answers judged
 
 
 def test_damaged_answers_land_in_their_class() -> None:
@@ -354,7 +354,7 @@ def test_recall_is_the_share_of_values_found() -> None:
         ("99", 0.0),
         ("the values are 417 and ab-12.", 2 / 3),
     ):
-        assert verdict(answer, item)["recall"] == pytest.approx(recall), answer
+        assert metrics(answer, item)["recall"] == pytest.approx(recall), answer
 
 
 # What is refused

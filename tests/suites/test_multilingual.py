@@ -1,4 +1,4 @@
-"""The multilingual suite: parallel items, its verdicts, and its tasks as lm-eval runs them."""
+"""The multilingual suite: parallel items, its metrics, and its tasks as lm-eval runs them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lm_eval.tasks import TaskManager
 from suites.items import Item, belongs, fingerprint
 from suites.multilingual.items import TEMPLATES, expand
 from suites.multilingual.languages import FRAMES, LANGUAGES, WORDS, stock
-from suites.multilingual.scoring import OUTCOMES, verdict
+from suites.multilingual.scoring import OUTCOMES, metrics
 from suites.multilingual.standard import Shared, source_of
 from suites.multilingual.tasks import COUNTS, dataset, evaluation_items
 
@@ -165,23 +165,23 @@ def test_right_answers_stand_at_every_place_alike() -> None:
     assert all(0.18 < count / len(ITEMS) < 0.32 for count in counts.values())
 
 
-def test_the_verdict_compares_sums_and_bytes() -> None:
+def test_the_metrics_compare_sums_and_bytes() -> None:
     options = ["x", "yyyy", "zz", "ww"]
-    assert verdict([-2.0, -4.0, -9.0, -9.0], options, 0) == {
+    assert metrics([-2.0, -4.0, -9.0, -9.0], options, 0) == {
         "acc": 1.0,
         "acc_bytes": 0.0,
         "is_right": 1.0,
         "is_wrong": 0.0,
     }
-    assert verdict([-2.0, -4.0, -9.0, -9.0], options, 1)["acc_bytes"] == 1.0
+    assert metrics([-2.0, -4.0, -9.0, -9.0], options, 1)["acc_bytes"] == 1.0
     # bytes, not characters: two for each of these
-    assert verdict([-2.0, -3.0, -9.0, -9.0], ["a", "éé", "zz", "ww"], 1)["acc_bytes"] == 1.0
+    assert metrics([-2.0, -3.0, -9.0, -9.0], ["a", "éé", "zz", "ww"], 1)["acc_bytes"] == 1.0
 
 
 @pytest.mark.parametrize("scores", [[-1.0, -1.0, -2.0, -2.0], [float("nan")] * 4])
 def test_who_cannot_tell_apart_is_wrong(scores: list[float]) -> None:
     for gold in range(4):
-        flags = verdict(scores, ["a", "b", "c", "d"], gold)
+        flags = metrics(scores, ["a", "b", "c", "d"], gold)
         assert (flags["acc"], flags["is_right"], flags["is_wrong"]) == (0.0, 0.0, 1.0)
 
 

@@ -23,7 +23,7 @@ import pytest
 
 from quantcore.errors import InputError
 from suites.code import launcher, sandbox
-from suites.code.sandbox import Job, Limits, Verdict, matches, protections, run, run_many
+from suites.code.sandbox import Job, Limits, ProgramRun, matches, protections, run, run_many
 
 if sys.platform != "linux":
     pytest.skip("namespaces, Landlock and seccomp are Linux's", allow_module_level=True)
@@ -213,12 +213,12 @@ sources = request["sources"] | {
 def one(source):
     job = Job(source=source[0], entry_point="f", calls=("[]",))
     limits = Limits(timeout_s=source[1], memory_bytes=256 << 20)
-    verdict = sandbox._run(job, limits, layers)
-    return [verdict.kind, verdict.detail, list(verdict.values)]
+    program = sandbox._run(job, limits, layers)
+    return [program.kind, program.detail, list(program.values)]
 
 with ThreadPoolExecutor(4) as pool:
-    verdicts = dict(zip(sources, pool.map(one, sources.values())))
-print(json.dumps({"layers": layers, "verdicts": verdicts}))
+    programs = dict(zip(sources, pool.map(one, sources.values())))
+print(json.dumps({"layers": layers, "programs": programs}))
 """
 
 
@@ -241,7 +241,7 @@ class World:
 
     user: int
     layers: list[str]
-    verdicts: dict[str, list[Any]]
+    programs: dict[str, list[Any]]
     victim_before: tuple[Any, ...]
     victim_after: tuple[Any, ...]
     bystander_before: tuple[Any, ...]
@@ -365,7 +365,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         yield World(
             user=user,
             layers=answer["layers"],
-            verdicts=answer["verdicts"],
+            programs=answer["programs"],
             victim_before=before[0],
             victim_after=state_of_file(mine / "victim"),
             bystander_before=before[1],
@@ -384,11 +384,11 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
 @pytest.mark.parametrize("name", ALL_ATTACKS)
 def test_an_attack_fails_its_item(world: World, name: str) -> None:
     _, expected = ALL_ATTACKS[name]
-    if name not in world.verdicts:
+    if name not in world.programs:
         pytest.skip("what stands against it was left off, and `protections` says so")
     if name == "memory" and "memory" not in world.layers:
         pytest.skip("this system has no limit on memory")
-    kind, detail, _ = world.verdicts[name]
+    kind, detail, _ = world.programs[name]
     assert kind in expected, detail
 
 
@@ -401,15 +401,15 @@ def test_nothing_is_left_of_the_attacks(world: World) -> None:
 
 
 def test_the_code_is_nobody(world: World) -> None:
-    (who,) = world.verdicts["who"][2]
+    (who,) = world.programs["who"][2]
     assert who["value"] != 0
     assert (who["value"] == world.user) == (world.user != 0)
-    assert world.verdicts["root"][0] == "raised"
-    assert world.verdicts["environment"][2] == [{"value": {}}]
-    assert world.verdicts["input"][2] == [{"value": ""}]
-    assert SECRET not in json.dumps(world.verdicts)
-    if "host" in world.verdicts:
-        assert world.verdicts["host"][2] == [{"value": "cell"}]
+    assert world.programs["root"][0] == "raised"
+    assert world.programs["environment"][2] == [{"value": {}}]
+    assert world.programs["input"][2] == [{"value": ""}]
+    assert SECRET not in json.dumps(world.programs)
+    if "host" in world.programs:
+        assert world.programs["host"][2] == [{"value": "cell"}]
 
 
 # --- what counts as right ------------------------------------------------------------------------
@@ -418,18 +418,18 @@ TESTS = "def check(g):\n    assert g(2) == 3\n    assert abs(g(3) - 4) < 1e-6\nc
 RIGHT = "def f(x):\n    return x + 1\n"
 
 
-def judged(source: str, tests: str = TESTS) -> Verdict:
+def judged(source: str, tests: str = TESTS) -> ProgramRun:
     return run(Job(source=source, entry_point="f", tests=tests), QUICK)
 
 
-def called(source: str, *calls: str) -> Verdict:
+def called(source: str, *calls: str) -> ProgramRun:
     return run(Job(source=source, entry_point="f", calls=calls), QUICK)
 
 
 def test_calls_hand_back_values() -> None:
-    verdict = called("def f(x, y=0):\n    return [x, {'a': y}]", "[1]", '["b", null]')
-    assert verdict.kind == "finished"
-    assert verdict.values == ({"value": [1, {"a": 0}]}, {"value": ["b", {"a": None}]})
+    program = called("def f(x, y=0):\n    return [x, {'a': y}]", "[1]", '["b", null]')
+    assert program.kind == "finished"
+    assert program.values == ({"value": [1, {"a": 0}]}, {"value": ["b", {"a": None}]})
 
 
 def test_processor_time_has_its_own_limit() -> None:
@@ -442,8 +442,8 @@ def test_processor_time_has_its_own_limit() -> None:
 
 def test_the_library_is_there() -> None:
     modules = "math, re, random, itertools, functools, typing, heapq, hashlib, datetime, decimal"
-    verdict = called(f"import {modules}\ndef f(x): return math.gcd(x, 6)", "[4]")
-    assert verdict == Verdict(kind="finished", values=({"value": 2},))
+    program = called(f"import {modules}\ndef f(x): return math.gcd(x, 6)", "[4]")
+    assert program == ProgramRun(kind="finished", values=({"value": 2},))
 
 
 def test_modules_that_are_linked_to_shared_libraries_are_there() -> None:
@@ -500,8 +500,8 @@ def test_no_call_passes_but_those_allowed() -> None:
         "    return passed\n"
     )
     calls = [[number, *[-1] * 6] for number in refused] + checked
-    verdict = called(source, json.dumps([calls]))
-    assert verdict == Verdict(kind="finished", values=({"value": []},))
+    program = called(source, json.dumps([calls]))
+    assert program == ProgramRun(kind="finished", values=({"value": []},))
 
 
 @pytest.mark.parametrize(
@@ -615,9 +615,9 @@ def test_a_lie_does_not_count_as_right(lie: str) -> None:
 
 def test_a_forged_report_of_calls_is_only_another_answer() -> None:
     forged = 'import os\nos.write(3, b\'{"kind": "finished", "values": [%s]}\\n\')\nos._exit(0)'
-    verdict = called(forged % '{"value": 7}', "[1]")
-    assert verdict.kind == "finished"
-    assert not matches(verdict.values[0], 2)
+    program = called(forged % '{"value": 7}', "[1]")
+    assert program.kind == "finished"
+    assert not matches(program.values[0], 2)
     assert called(forged % "", "[1]").kind == "raised"
     assert not matches(called(forged % "7", "[1]").values[0], 7)
 
@@ -635,10 +635,10 @@ def test_many_run_in_order_beside_threads() -> None:
         for number in range(8)
     ]
     try:
-        verdicts = run_many(jobs, QUICK, workers=4)
+        programs = run_many(jobs, QUICK, workers=4)
     finally:
         stop.set()
-    assert [verdict.values[0]["value"] for verdict in verdicts] == list(range(8))
+    assert [program.values[0]["value"] for program in programs] == list(range(8))
 
 
 def test_a_cell_dies_with_its_supervisor() -> None:

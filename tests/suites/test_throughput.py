@@ -74,7 +74,7 @@ def test_an_embedding_is_not_read_by_a_pass_unless_it_is_the_head(model: LlamaFo
 
 
 def test_the_bound_goes_from_bytes_to_arithmetic() -> None:
-    roof = throughput.Rates(bytes_per_s=100.0, operations_per_s=1000.0)
+    roof = throughput.Roofline(bytes_per_s=100.0, operations_per_s=1000.0)
     # 40 bytes take 0.4 s, 10 bytes 0.1 s; 10 weights take 0.02 s a token.
     found = [throughput.bound(tokens, (40, 10), 10, roof) for tokens in (1, 5, 10, 20, 100)]
     assert found == pytest.approx([4, 4, 2, 1, 1])
@@ -88,7 +88,7 @@ def test_the_crossover_lies_between_the_points_around_it() -> None:
 
 
 def test_rates_are_what_the_device_does() -> None:
-    found = throughput.rates(torch.device("cpu"), torch.float32)
+    found = throughput.roofline(torch.device("cpu"), torch.float32)
     assert 1e8 < found.bytes_per_s < 1e13
     assert 1e9 < found.operations_per_s < 1e16
 

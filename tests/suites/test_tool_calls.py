@@ -250,9 +250,9 @@ def _as_other_python(calls: Calls) -> list[str]:
 def test_every_form_of_the_right_answer_is_right() -> None:
     for item in ITEMS:
         for answer in _as_json(calls_of(item)) + _as_other_python(calls_of(item)):
-            verdict = judge_item(item, answer)
-            assert verdict.outcome == "right", answer
-            assert verdict.calls_right == 1
+            judged = judge_item(item, answer)
+            assert judged.outcome == "right", answer
+            assert judged.calls_right == 1
 
 
 def test_a_whole_number_is_a_number_and_an_optional_default_may_be_given() -> None:
@@ -289,9 +289,9 @@ def test_calls_are_paired_for_the_best() -> None:
     }
     for answer in ("[f(a=1), f(), f(a=2)]", "[f(a=2), f(), f()]", "[f(), f(a=2), f(a=1)]"):
         assert outcome(item, answer) == "right"
-    verdict = judge_item(item, "[f(a=2), f(a=2), f()]")
-    assert verdict.outcome == "wrong_value"
-    assert verdict.calls_right == pytest.approx(2 / 3)
+    judged = judge_item(item, "[f(a=2), f(a=2), f()]")
+    assert judged.outcome == "wrong_value"
+    assert judged.calls_right == pytest.approx(2 / 3)
 
 
 def test_the_first_fault_in_order_decides() -> None:
