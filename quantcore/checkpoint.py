@@ -1,17 +1,13 @@
-"""Model folders: found, checked before they are trusted, loaded, and written whole or not."""
+"""Model folders are found, checked before they are trusted, loaded, and saved."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from quantcore import files
-from quantcore.errors import InputError, Unwritable, setting_name, writing
+from quantcore.errors import InputError, setting_name
 from quantcore.hub import use_cache_if_unreachable
 
 if TYPE_CHECKING:
@@ -231,15 +227,39 @@ def load(
         InputError: see `check_folder`; also weights that are missing, misshapen or not finite, an
             unknown architecture, no usable tokenizer.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     config = check_folder(folder)
     paths = weight_files(folder)
     before = _states(paths)
     weights = sha256_of(paths)
     _check_described_size(config, paths, folder)
+    model, told = _read_model(folder, dtype)
+    _refuse_other_weights(told, folder)
+    if _states(paths) != before:
+        raise InputError(
+            f"{folder} was changed while it was loaded; run again when nobody writes it"
+        )
+    _refuse_unused_blocks(told["unexpected_keys"], model, folder)
+    _check_finite(model, folder)
+    tokenizer = _read_tokenizer(folder)
+    model.to(device).eval().requires_grad_(False)
+    return LoadedModel(
+        name=name,
+        folder=folder,
+        model=model,
+        tokenizer=tokenizer,
+        weights_sha256=weights,
+        tokenizer_sha256=sha256_of(tokenizer_files(folder)),
+        configuration_sha256=configuration_of(folder),
+        item_bytes=_item_bytes(paths[0]),
+    )
+
+
+def _read_model(folder: Path, dtype: torch.dtype | None) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model on the CPU, and what Transformers tells of weights that did not fit."""
+    from transformers import AutoModelForCausalLM
+
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, told = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype="auto" if dtype is None else dtype,
             use_safetensors=True,
@@ -255,43 +275,34 @@ def load(
             f"{folder} does not load as a causal language model ({reason}); check config.json "
             "against the weights, or download it again"
         ) from error
-    if info["mismatched_keys"]:
-        key, found, expected = sorted(info["mismatched_keys"])[0]
+    return model, told
+
+
+def _refuse_other_weights(told: dict[str, Any], folder: Path) -> None:
+    """Weights of another shape than config.json's, or none, were made up by Transformers."""
+    if told["mismatched_keys"]:
+        key, shape, expected = sorted(told["mismatched_keys"])[0]
         raise InputError(
-            f"{folder}: {key} has shape {list(found)}, config.json asks for {list(expected)}; "
+            f"{folder}: {key} has shape {list(shape)}, config.json asks for {list(expected)}; "
             "download it again, or mend config.json"
         )
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])
+    if told["missing_keys"]:
+        missing = sorted(told["missing_keys"])
         raise InputError(
             f"{folder}: {len(missing)} weights are missing, first {missing[0]}; download it again"
         )
-    if _states(paths) != before:
-        raise InputError(
-            f"{folder} was changed while it was loaded; run again when nobody writes it"
-        )
-    _refuse_unused_blocks(info["unexpected_keys"], model, folder)
-    _check_finite(model, folder)
+
+
+def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
-        )
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:
         raise InputError(
             f"{folder} has no tokenizer that loads ({_first_line(error)}); it needs tokenizer.json "
             "beside the weights"
         ) from error
-    model.to(device).eval().requires_grad_(False)
-    return LoadedModel(
-        name=name,
-        folder=folder,
-        model=model,
-        tokenizer=tokenizer,
-        weights_sha256=weights,
-        tokenizer_sha256=sha256_of(tokenizer_files(folder)),
-        configuration_sha256=configuration_of(folder),
-        item_bytes=_item_bytes(paths[0]),
-    )
 
 
 def configuration_of(folder: Path) -> str:
@@ -314,12 +325,12 @@ def configuration_of(folder: Path) -> str:
 def _states(paths: list[Path]) -> list[tuple[int, int, int]]:
     """What changes when a file is written or replaced."""
     stats = [path.stat() for path in paths]
-    return [(one.st_ino, one.st_size, one.st_mtime_ns) for one in stats]
+    return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats]
 
 
 def _check_sizes(config: dict[str, Any], path: Path) -> None:
     """Refuse what would take minutes or gigabytes before anything is compared with the weights."""
-    for part in (config, *(one for one in config.values() if isinstance(one, dict))):
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
         for name, most in _MOST.items():
             value = part.get(name)
             if isinstance(value, int) and value > most:
@@ -417,116 +428,6 @@ def sha256_of(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
-class WholeFolder:
-    """``with WholeFolder(out) as tmp``: write into ``tmp``; it becomes ``out`` if all went well.
-
-    ``tmp`` lies beside ``out`` and is locked: no other process writes the same ``out`` meanwhile,
-    and what one leaves that is killed goes with the next.
-    """
-
-    def __init__(self, out: Path) -> None:
-        """Check that ``out`` is free; nothing is made yet.
-
-        Raises:
-            InputError: it exists and is not an empty folder, or none that can be replaced.
-        """
-        if out.is_symlink() and not out.exists():
-            raise _refused(out, "is a link that leads nowhere; name another, or mend it")
-        if out.exists() and not out.is_dir():
-            raise _refused(out, "exists and is a file; name a folder")
-        if out.is_dir() and any(out.iterdir()):
-            rule = f"exists and is not empty; {_another()}, or remove it"
-            raise InputError(f"{out} {rule}", setting="out", found=out)
-        self._asked, self._out = out, out.resolve()
-        if self._out == Path.cwd():
-            raise _refused(out, f"is the folder that you are in; {_another()}")
-        if os.path.ismount(self._out):
-            rule = "is a mount point, which no finished folder can replace; name a folder in it"
-            raise _refused(out, rule)
-        self._made: list[Path] = []
-
-    def __enter__(self) -> Path:
-        """A folder beside ``out``, on the same file system.
-
-        Raises:
-            InputError: it cannot be made, or another process writes ``out``.
-        """
-        place, begin = self._out.parent, f".{self._out.name[:100]}."
-        self._made = [one for one in (place, *place.parents) if not one.exists()]
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            held = files.sweep(place.glob(f".*{files.UNFINISHED}"))
-            if any(other.name.startswith(begin) for other in held):
-                rule = "is being written by another process; wait until it ends, or name another"
-                raise _refused(self._asked, rule)
-            self._temporary, self._held = files.begun(
-                lambda: Path(tempfile.mkdtemp(prefix=begin, suffix=files.UNFINISHED, dir=place))
-            )
-            self._temporary.chmod(0o755)
-        except OSError as error:
-            self._remove_made()
-            rule = f"cannot be written below {place} ({error.strerror}); {_another()}"
-            raise _refused(self._asked, rule) from error
-        return self._temporary
-
-    def need(self, count: int) -> None:
-        """Refuse a disk that has not room for so many bytes."""
-        free = shutil.disk_usage(self._temporary).free
-        if count > free:
-            sizes = f"{count / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB are free"
-            rule = f"takes about {sizes}; make room there, or {_another()}"
-            raise _refused(self._asked, rule)
-
-    def __exit__(self, kind: object, value: object, traceback: object) -> None:
-        """Rename into place, or remove what was begun.
-
-        Raises:
-            Unwritable: the system refuses, or refused what raised within.
-        """
-        asked = f"{setting_name('out')} {self._asked}"
-        fix = f"make room and give rights there, or {_another()}"
-        try:
-            if kind is not None:
-                refused = isinstance(value, OSError | SafetensorError)
-                refused |= type(value) is Exception and "(os error " in str(value)  # tokenizers'
-                if refused and not isinstance(value, FileNotFoundError):  # see `writing`
-                    raise Unwritable(f"{asked} cannot be written ({value}); {fix}")
-                return
-            with writing(asked, fix):
-                for path in self._temporary.rglob("*"):
-                    files.sync(path)
-                try:
-                    if self._out.is_dir():
-                        self._out.rmdir()
-                    os.replace(self._temporary, self._out)
-                except OSError as error:
-                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                        raise
-                    # Both began before either could see the other.
-                    rule = "is not empty any more: another process wrote it meanwhile"
-                    raise _refused(self._asked, f"{rule}; {_another()}") from error
-                files.sync(self._out.parent)
-        finally:
-            if self._temporary.exists():  # it did not become `out`
-                shutil.rmtree(self._temporary, ignore_errors=True)
-                self._remove_made()
-            os.close(self._held)
-
-    def _remove_made(self) -> None:
-        """The folders above ``out`` that were not there before, unless somebody uses them now."""
-        with suppress(OSError):
-            for place in self._made:
-                place.rmdir()
-
-
-def _refused(out: Path, rule: str) -> InputError:
-    return InputError(f"{setting_name('out')} {out} {rule}", setting="out", found=out)
-
-
-def _another() -> str:
-    return f"name another {setting_name('out')}"
-
-
 def save_hf(
     loaded: LoadedModel,
     folder: Path,
@@ -541,7 +442,7 @@ def save_hf(
 
     Args:
         loaded: the model.
-        folder: is there and empty; see `WholeFolder`.
+        folder: is there and empty; see `quantcore.whole_folder.WholeFolder`.
         manifest: what `MANIFEST` is to hold.
         also: writes further files into the folder.
     """

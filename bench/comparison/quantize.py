@@ -13,13 +13,14 @@ from bench.comparison.workbench import calibration_batch, quantize_with_progress
 from bench.records import environment
 from quantcore import exclusion
 from quantcore.calibration import BlockWalk
-from quantcore.checkpoint import MANIFEST, LoadedModel, WholeFolder, save_hf
+from quantcore.checkpoint import MANIFEST, LoadedModel, save_hf
 from quantcore.codes import Keeper
 from quantcore.discovery import discover
 from quantcore.errors import InputError, nearest
 from quantcore.method import Method
 from quantcore.quantize import bits_per_weight, stored_bytes
 from quantcore.scheme import QuantScheme
+from quantcore.whole_folder import WholeFolder
 
 FORMATS = {"hf": "an ordinary Transformers folder with the dequantized weights"}
 
