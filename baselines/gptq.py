@@ -181,7 +181,7 @@ def gptq(
         InputError: the group size does not divide K.
         ArithmeticError: see `inverse_factor`.
     """
-    rows, columns = weight.shape
+    columns = weight.shape[1]
     group = scheme.group_of(columns)
     # Inputs that are always zero carry no information: they are decoupled from the others (their
     # rows and columns of H are zero) and their weights do not matter to the output; round to zero.
@@ -189,44 +189,20 @@ def gptq(
     gram = gram + torch.diag(dead.to(gram.dtype) * gram.diagonal().mean().clamp(min=1e-12))
     weight = weight.masked_fill(dead, 0)
 
-    if order == "off":
-        permutation = torch.arange(columns, device=weight.device)
-    else:
+    positions = torch.arange(columns, device=weight.device)
+    permutation = positions
+    if order != "off":
         permutation = torch.argsort(gram.diagonal(), descending=True, stable=True)
     # Position p of the loop rounds column permutation[p], which belongs to this group:
-    positions = torch.arange(columns, device=weight.device)
     group_at = (permutation if order == "static" else positions) // group
 
     groups = grouped(weight, scheme)
     scales, zeros = fit(groups.amin(-1), groups.amax(-1), scheme)
     scales, zeros = scales.t().contiguous(), zeros.t().contiguous()  # [K/G, N]: a row per group
-
     factor, used = inverse_factor(gram[permutation][:, permutation], damping)
     remaining = weight.t()[permutation].contiguous()  # [K, N]: a column of W is one row here
-    codes = torch.empty_like(remaining)
-    block = _aligned(block, group)
-    for start in range(0, columns, block):
-        stop = min(start + block, columns)
-        errors = remaining.new_empty(stop - start, rows)
-        segment = stop - start if order == "static" else min(group, stop - start)
-        for p in range(start, stop, segment):
-            q = p + segment
-            if order == "static":
-                grids = group_at[p:q]
-            else:
-                grids = group_at[p : p + 1]
-                if p % group == 0:  # fitted to what compensation has made of its weights
-                    members = remaining[p : p + group]
-                    scales[p // group], zeros[p // group] = fit(
-                        members.amin(0), members.amax(0), scheme
-                    )
-            codes[p:q], errors[p - start : q - start] = round_segment(
-                remaining[p:q], factor[p:q, p:q], scales[grids], zeros[grids], scheme.top_code
-            )
-            if q < stop:
-                here = errors[p - start : q - start]
-                remaining[q:stop].addmm_(factor[p:q, q:stop].t(), here, alpha=-1)
-        remaining[stop:].addmm_(factor[start:stop, stop:].t(), errors, alpha=-1)
+    fitted_before = group_at if order == "static" else None
+    codes = _round_columns(remaining, factor, scales, zeros, scheme, block, fitted_before)
 
     unpermuted = torch.empty_like(codes)
     unpermuted[permutation] = codes
@@ -242,6 +218,60 @@ def gptq(
         group_index=group_index,
     )
     return quantized, used
+
+
+def _round_columns(
+    remaining: Tensor,
+    factor: Tensor,
+    scales: Tensor,
+    zeros: Tensor,
+    scheme: QuantScheme,
+    block: int,
+    fitted_before: Tensor | None,
+) -> Tensor:
+    """Round all columns in their order, block by block, each making up for those before.
+
+    Args:
+        remaining: float32 [K, N], W^T in that order; overwritten.
+        factor: U, float32 [K, K].
+        scales: float32 [K/G, N]; overwritten, as are the zeros, unless ``fitted_before``.
+        zeros: of the same shape.
+        scheme: the grid.
+        block: columns per lazy update.
+        fitted_before: int64 [K], every column's group if grids stay as they are; None: groups of
+            consecutive positions, fitted when their first column is due.
+
+    Returns:
+        codes, float32 [K, N].
+    """
+    columns, rows = remaining.shape
+    group = columns // len(scales)
+    codes = torch.empty_like(remaining)
+    block = _aligned(block, group)
+    for start in range(0, columns, block):
+        stop = min(start + block, columns)
+        errors = remaining.new_empty(stop - start, rows)
+        segment = stop - start if fitted_before is not None else min(group, stop - start)
+        for p in range(start, stop, segment):
+            q = p + segment
+            grids: Tensor | slice
+            if fitted_before is not None:
+                grids = fitted_before[p:q]
+            else:
+                grids = slice(p // group, p // group + 1)
+                if p % group == 0:  # fitted to what compensation has made of its weights
+                    members = remaining[p : p + group]
+                    scales[p // group], zeros[p // group] = fit(
+                        members.amin(0), members.amax(0), scheme
+                    )
+            codes[p:q], errors[p - start : q - start] = round_segment(
+                remaining[p:q], factor[p:q, p:q], scales[grids], zeros[grids], scheme.top_code
+            )
+            if q < stop:
+                here = errors[p - start : q - start]
+                remaining[q:stop].addmm_(factor[p:q, q:stop].t(), here, alpha=-1)
+        remaining[stop:].addmm_(factor[start:stop, stop:].t(), errors, alpha=-1)
+    return codes
 
 
 def _aligned(block: int, group: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from quantcore.calibration import BlockStats, BlockWalk, StatsStore
 from quantcore.errors import setting_name
-from quantcore.gram import per_row_output_error, symmetric_flop
+from quantcore.gram import InputStats, per_row_output_error, symmetric_flop
 from quantcore.grid import QuantizedWeight, quantize
 from quantcore.method import GroupTask, Method, Work
 from quantcore.scheme import QuantScheme
@@ -126,49 +126,30 @@ def _quantize_block(
         for group in groups
         for name in group.linears
     }
-    tasks: dict[int, GroupTask] = {}
-    for group in groups:
-        statistics = stats.get(group.index)
-        if statistics is not None:
-            statistics = replace(
-                statistics, gram=statistics.gram.to(device), mean_abs=statistics.mean_abs.to(device)
-            )
-        tasks[group.index] = GroupTask(
+    tasks = {
+        group.index: GroupTask(
             group=group,
             weights={name: weights[name] for name in group.linears},
-            stats=statistics,
+            stats=_on(device, stats.get(group.index)),
             scheme=scheme,
             notice=lambda text: report.notices.append(f"{block.name}: {text}"),
         )
-    started = _now(device)
-    unseen = [
-        group.index
         for group in groups
-        if method.calibration != "none" and tasks[group.index].stats is None
-    ]
-    scales: dict[str, Tensor | None] = {}
-    for one in block.folds:
-        seen = [tasks[g.index] for g in one.groups if g.linears and g.index not in unseen]
-        scales[one.absorber.name] = method.fold(one, seen) if seen else None
-    row_factors: dict[str, Tensor] = {}
-    for one in block.folds:
-        absorber, chosen = one.absorber, scales[one.absorber.name]
-        if chosen is None:
-            continue
-        carried = fold(block, weights, absorber, one.consumers, chosen)
-        if absorber.kind == "linear" and absorber.name in weights:
-            row_factors[absorber.name] = absorber.per_row(carried, len(weights[absorber.name]))
-        for group in one.groups:
-            statistics = tasks[group.index].stats if group.index in tasks else None
-            if statistics is not None:
-                tasks[group.index] = replace(tasks[group.index], stats=statistics.folded(carried))
+    }
+    unseen = {
+        index
+        for index, task in tasks.items()
+        if method.calibration != "none" and task.stats is None
+    }
+    started = _now(device)
+    row_factors = _fold_block(block, method, weights, tasks, unseen)
     folded = _now(device)
     rounded: dict[str, QuantizedWeight] = {}
-    for group in groups:
-        if group.index in unseen:
-            rounded.update({n: quantize(weights[n], scheme) for n in group.linears})
+    for index, task in tasks.items():
+        if index in unseen:
+            rounded.update({name: quantize(w, scheme) for name, w in task.weights.items()})
         else:
-            rounded.update(method.round(tasks[group.index]))
+            rounded.update(method.round(task))
     if unseen:
         names = [group.label for group in groups if group.index in unseen]
         report.notices.append(
@@ -177,28 +158,76 @@ def _quantize_block(
         )
     report.fold_s += folded - started
     report.round_s += _now(device) - folded
-    for group in groups:
-        statistics = tasks[group.index].stats
-        for name in group.linears:
-            served = rounded[name].dequantize()
-            if rounded[name].group_index is not None:
-                report.input_bits += 32 * group.in_features
-            kept = rounded[name].input_scales
-            if kept is not None:
-                report.input_bits += torch.finfo(kept.dtype).bits * group.in_features
-            if statistics is not None:
-                full = f"{block.name}.{name}"
-                factors = row_factors.get(name, torch.ones(len(served), device=device))
-                error = per_row_output_error(weights[name] - served, statistics.gram)
-                signal = per_row_output_error(weights[name], statistics.gram)
-                total = float((signal * factors**2).sum())
-                loss = float((error * factors**2).sum()) / max(total, 1e-30)
-                if not math.isfinite(loss):
-                    raise ArithmeticError(f"{full}: the output error is {loss}")
-                report.relative_losses[full] = loss
-            block.weight(name).copy_(served)
-            if keep is not None:
-                keep(f"{block.name}.{name}", rounded[name])
+    for task in tasks.values():
+        _install(block, task, rounded, row_factors, report, keep)
+
+
+def _on(device: torch.device, stats: InputStats | None) -> InputStats | None:
+    if stats is None:
+        return None
+    return replace(stats, gram=stats.gram.to(device), mean_abs=stats.mean_abs.to(device))
+
+
+def _fold_block(
+    block: Block,
+    method: Method,
+    weights: dict[str, Tensor],
+    tasks: dict[int, GroupTask],
+    unseen: Set[int],
+) -> dict[str, Tensor]:
+    """Choose all scales, then fold them into the block, ``weights`` and the ``tasks``' statistics.
+
+    Returns:
+        factors [N] that bring the rows of absorbing matrices back to their original units.
+    """
+    scales: dict[str, Tensor | None] = {}
+    for shared in block.folds:
+        seen = [tasks[g.index] for g in shared.groups if g.linears and g.index not in unseen]
+        scales[shared.absorber.name] = method.fold(shared, seen) if seen else None
+    row_factors: dict[str, Tensor] = {}
+    for shared in block.folds:
+        absorber, chosen = shared.absorber, scales[shared.absorber.name]
+        if chosen is None:
+            continue
+        carried = fold(block, weights, absorber, shared.consumers, chosen)
+        if absorber.kind == "linear" and absorber.name in weights:
+            row_factors[absorber.name] = absorber.per_row(carried, len(weights[absorber.name]))
+        for group in shared.groups:
+            stats = tasks[group.index].stats if group.index in tasks else None
+            if stats is not None:
+                tasks[group.index] = replace(tasks[group.index], stats=stats.folded(carried))
+    return row_factors
+
+
+def _install(
+    block: Block,
+    task: GroupTask,
+    rounded: Mapping[str, QuantizedWeight],
+    row_factors: Mapping[str, Tensor],
+    report: QuantizationReport,
+    keep: Callable[[str, QuantizedWeight], None] | None,
+) -> None:
+    """Put what a group's codes decode to in its linears' places, and report what that loses."""
+    for name, weight in task.weights.items():
+        full, quantized = f"{block.name}.{name}", rounded[name]
+        served = quantized.dequantize()
+        if quantized.group_index is not None:
+            report.input_bits += 32 * task.group.in_features
+        if quantized.input_scales is not None:
+            bits = torch.finfo(quantized.input_scales.dtype).bits
+            report.input_bits += bits * task.group.in_features
+        if task.stats is not None:
+            factors = row_factors.get(name, torch.ones(len(served), device=served.device))
+            error = per_row_output_error(weight - served, task.stats.gram)
+            signal = per_row_output_error(weight, task.stats.gram)
+            total = float((signal * factors**2).sum())
+            loss = float((error * factors**2).sum()) / max(total, 1e-30)
+            if not math.isfinite(loss):
+                raise ArithmeticError(f"{full}: the output error is {loss}")
+            report.relative_losses[full] = loss
+        block.weight(name).copy_(served)
+        if keep is not None:
+            keep(full, quantized)
 
 
 def loss_work(group: LinearGroup, rows: Mapping[str, int]) -> Work:
