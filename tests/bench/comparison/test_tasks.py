@@ -377,7 +377,7 @@ def test_a_real_model_answers_and_long_prompts_are_told(
         ({"suites": ("json",), "tasks_data": Path("nowhere")}, ("nowhere", "no such folder")),
         (
             {"suites": ("json",), "tasks_source": "standard"},
-            ("epfl-dlab/JSONSchemaBench", "--tasks-data", "--tasks-source embedded"),
+            ("epfl-dlab/JSONSchemaBench", "tasks_data DIR", "tasks_source embedded"),
         ),
         (
             {"suites": ("tool_calls",), "tasks_source": "standard", "tasks_data": Path()},
