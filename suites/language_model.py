@@ -45,8 +45,8 @@ W = TypeVar("W", bound=Work)
 R = TypeVar("R")
 
 
-class Answer(str):
-    """A generated answer, without its stop string, and how it came to its end."""
+class Completion(str):
+    """What the model wrote, without the stop string, and how it came to its end."""
 
     __slots__ = ("cut_off", "too_long")
     cut_off: bool
@@ -54,11 +54,11 @@ class Answer(str):
     too_long: bool
     """The prompt and one new token do not fit the context: nothing was run, the text is empty."""
 
-    def __new__(cls, text: str, *, cut_off: bool = False, too_long: bool = False) -> Answer:
-        """An answer that the model ended itself, unless said otherwise."""
-        answer = super().__new__(cls, text)
-        answer.cut_off, answer.too_long = cut_off, too_long
-        return answer
+    def __new__(cls, text: str, *, cut_off: bool = False, too_long: bool = False) -> Completion:
+        """It is taken to have ended by itself, unless said otherwise."""
+        completion = super().__new__(cls, text)
+        completion.cut_off, completion.too_long = cut_off, too_long
+        return completion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,11 +190,8 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
         try:
             return str(self.tokenizer.get_chat_template(name))
         except ValueError as error:
-            raise InputError(
-                f"{setting_name('chat_template')} of {self._name}: {error}",
-                setting="chat_template",
-                found=chat_template,
-            ) from error
+            asked = f"{setting_name('chat_template')} of {self._name}"
+            raise InputError(f"{asked}: {error}", setting="chat_template") from error
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
@@ -230,7 +227,9 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
             )
             return apply(others)
 
-    def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[Answer]:
+    def generate_until(
+        self, requests: list[Instance], disable_tqdm: bool = True
+    ) -> list[Completion]:
         """Greedy continuations, cut before the first stop string.
 
         Args:
@@ -242,20 +241,20 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
             InputError: sampling, beams or another setting that would change the answer.
         """
         found: dict[_Prompt, list[int]] = {}
-        answers: list[Answer | None] = [None] * len(requests)
+        answers: list[Completion | None] = [None] * len(requests)
         for number, request in enumerate(requests):
             text, settings = request.args
             until, limit = _settings(settings)
             tokens = tuple(self.tok_encode(text)) or (self.prefix_token_id,)
             room = limit if self.context is None else min(limit, self.context - len(tokens))
             if room < 1:
-                answers[number] = Answer("", too_long=True)
+                answers[number] = Completion("", too_long=True)
                 self.too_long += 1
                 self._done(1)
                 continue
             found.setdefault(_Prompt(tokens=tokens, room=room, until=until), []).append(number)
 
-        def run(batch: list[_Prompt], finish: Callable[[int, Answer], None]) -> None:
+        def run(batch: list[_Prompt], finish: Callable[[int, Completion], None]) -> None:
             stops = [self._stops(prompt.until) for prompt in batch]
             generate(
                 self.model,
@@ -414,11 +413,11 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
             any(one in tail for one in stops.strings) and self._stop_at(tokens, stops) is not None
         )
 
-    def _answer(self, tokens: list[int], stops: _Stops, *, cut_off: bool) -> Answer:
+    def _answer(self, tokens: list[int], stops: _Stops, *, cut_off: bool) -> Completion:
         if tokens[-1] in stops.tokens:
             tokens = tokens[:-1]
         end = self._stop_at(tokens, stops)
-        return Answer(self._decode(tokens)[:end], cut_off=cut_off and end is None)
+        return Completion(self._decode(tokens)[:end], cut_off=cut_off and end is None)
 
     def _stop_at(self, tokens: list[int], stops: _Stops) -> int | None:
         text = self._decode(tokens)
@@ -477,8 +476,8 @@ def _settings(given: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
     rest = dict(given)
     until = rest.pop("until", None) or []
     until = (until,) if isinstance(until, str) else tuple(until)
-    limits = [rest.pop(name, None) for name in _LIMITS]
-    limit = next((int(one) for one in limits if one is not None), NEW_TOKENS)
+    limits = [limit for name in _LIMITS if (limit := rest.pop(name, None)) is not None]
+    limit = int(limits[0]) if limits else NEW_TOKENS
     if limit < 1:
         raise InputError(f"max_gen_toks {limit}: must be at least 1")
     sampled = rest.pop("do_sample", None)

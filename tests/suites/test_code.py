@@ -35,13 +35,13 @@ EVALUATION = [
 ]
 
 
-class Answer(str):
+class Completion(str):
     """As our adapter hands them over."""
 
     cut_off: bool = False
 
     @classmethod
-    def of(cls, text: str, *, cut_off: bool) -> Answer:
+    def of(cls, text: str, *, cut_off: bool) -> Completion:
         answer = cls(text)
         answer.cut_off = cut_off
         return answer
@@ -314,11 +314,11 @@ def test_the_adapter_knows_what_was_cut_off() -> None:
     item = EVALUATION[0]
     wrong = returns("None")(item)
     pairs = [
-        (item, Answer.of(item["target"], cut_off=True)),
-        (item, Answer.of(wrong, cut_off=True)),
-        (item, Answer.of("", cut_off=True)),
-        (item, Answer.of(wrong, cut_off=False)),
-        (item, Answer.of(item["target"].splitlines()[0], cut_off=False)),
+        (item, Completion.of(item["target"], cut_off=True)),
+        (item, Completion.of(wrong, cut_off=True)),
+        (item, Completion.of("", cut_off=True)),
+        (item, Completion.of(wrong, cut_off=False)),
+        (item, Completion.of(item["target"].splitlines()[0], cut_off=False)),
     ]
     assert outcomes(pairs) == ["right", "cut_off", "cut_off", "wrong_result", "syntax_error"]
 

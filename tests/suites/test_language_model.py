@@ -21,7 +21,7 @@ from lab.speed import tasks
 from quantcore.errors import InputError
 from suites import decoding, texts
 from suites.decoding import Work, arrange, fitting, generate, score
-from suites.language_model import Answer, BatchedLM
+from suites.language_model import BatchedLM, Completion
 from tests.conftest import FAMILIES, tiny_model
 
 NEW = 14
@@ -539,7 +539,7 @@ def test_begin_of_text_as_the_tokenizer_has_it(reference: tuple[PreTrainedModel,
 
 
 def test_answers_keep_how_they_ended() -> None:
-    answer = Answer("text", cut_off=True)
+    answer = Completion("text", cut_off=True)
     for other in (copy.deepcopy(answer), copy.copy(answer)):
         assert (other, other.cut_off, other.too_long) == ("text", True, False)
 

@@ -24,7 +24,7 @@ FINGERPRINT = "a7cf08f4906916d90057b49b72a6f80474e46d939d560f747453ee715340856b"
 Calls = list[dict[str, Any]]
 
 
-class Answer(str):
+class Completion(str):
     """An answer of an adapter that knows whether the token limit ended it."""
 
     cut_off = False
@@ -310,8 +310,8 @@ def test_the_first_fault_in_order_decides() -> None:
 
 def test_the_adapter_knows_better_what_was_cut_off() -> None:
     item = ITEMS[0]
-    whole, broken = Answer(item["target"]), Answer(item["target"][:-4])
-    words = Answer("Let me see what tools there are.")
+    whole, broken = Completion(item["target"]), Completion(item["target"][:-4])
+    words = Completion("Let me see what tools there are.")
     assert [outcome(item, one) for one in (whole, broken, words)] == [
         "right",
         "unparsable",
