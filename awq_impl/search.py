@@ -103,18 +103,6 @@ def search_shared_scales(
     tokens = sum(stats.tokens for _, stats in parts)
     mean_abs = torch.stack([stats.mean_abs * (stats.tokens / tokens) for _, stats in parts]).sum(0)
     whole = min(len(weight) for weight, _ in parts) < RACED_FROM
-
-    def loss_of(scales: Tensor, eighths: Sequence[int]) -> float:
-        """The loss of every eighth row from each of these on; of all rows if they are few."""
-        total = 0.0
-        for weight, stats in parts:
-            for first in (None,) if whole else eighths:
-                some = weight if first is None else weight[first::8]
-                error = round_to_nearest(some * scales, scheme).div_(scales).sub_(some)
-                with tensor_cores(weight.is_cuda):
-                    total += float(output_error(error, stats.gram))
-        return total
-
     activation = activation_salience(mean_abs)
     salience = weight_salience(torch.cat([weight for weight, _ in parts]), scheme)
     racing = [
@@ -126,9 +114,9 @@ def search_shared_scales(
         for exponent, by_weight in candidates(steps)
     ]
     unscaled = racing[0]
-    for eighths, kept in ((range(8), 1),) if whole else _STAGES:
+    for eighths, kept in ((None, 1),) if whole else _STAGES:
         for runner in racing:
-            runner.loss += loss_of(runner.scales, eighths)
+            runner.loss += _loss(parts, scheme, runner.scales, eighths)
         if not unscaled.loss < float("inf"):
             raise ArithmeticError(f"the output error of plain rounding is {unscaled.loss}")
         racing = sorted(racing, key=lambda runner: runner.loss)[:kept]
@@ -142,6 +130,23 @@ def search_shared_scales(
         exponent=best.exponent,
         by_weight=best.by_weight,
     )
+
+
+def _loss(
+    parts: Sequence[tuple[Tensor, InputStats]],
+    scheme: QuantScheme,
+    scales: Tensor,
+    eighths: Sequence[int] | None,
+) -> float:
+    """The loss of every eighth row from each of these on; None: of all rows."""
+    total = 0.0
+    for weight, stats in parts:
+        for first in (None,) if eighths is None else eighths:
+            some = weight if first is None else weight[first::8]
+            error = round_to_nearest(some * scales, scheme).div_(scales).sub_(some)
+            with tensor_cores(weight.is_cuda):
+                total += float(output_error(error, stats.gram))
+    return total
 
 
 RACED_FROM = 1024

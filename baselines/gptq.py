@@ -181,16 +181,14 @@ def gptq(
         InputError: the group size does not divide K.
         ArithmeticError: see `inverse_factor`.
     """
-    columns = weight.shape[1]
-    group = scheme.group_of(columns)
+    group = scheme.group_of(weight.shape[1])
     # Inputs that are always zero carry no information: they are decoupled from the others (their
     # rows and columns of H are zero) and their weights do not matter to the output; round to zero.
     dead = gram.diagonal() == 0
     gram = gram + torch.diag(dead.to(gram.dtype) * gram.diagonal().mean().clamp(min=1e-12))
     weight = weight.masked_fill(dead, 0)
 
-    positions = torch.arange(columns, device=weight.device)
-    permutation = positions
+    permutation = positions = torch.arange(len(gram), device=weight.device)
     if order != "off":
         permutation = torch.argsort(gram.diagonal(), descending=True, stable=True)
     # Position p of the loop rounds column permutation[p], which belongs to this group:
@@ -201,9 +199,8 @@ def gptq(
     scales, zeros = scales.t().contiguous(), zeros.t().contiguous()  # [K/G, N]: a row per group
     factor, used = inverse_factor(gram[permutation][:, permutation], damping)
     remaining = weight.t()[permutation].contiguous()  # [K, N]: a column of W is one row here
-    fitted_before = group_at if order == "static" else None
-    codes = _round_columns(remaining, factor, scales, zeros, scheme, block, fitted_before)
-
+    fixed = group_at if order == "static" else None
+    codes = _round_columns(remaining, factor, scales, zeros, scheme, block, fixed)
     unpermuted = torch.empty_like(codes)
     unpermuted[permutation] = codes
     group_index = None
@@ -227,19 +224,19 @@ def _round_columns(
     zeros: Tensor,
     scheme: QuantScheme,
     block: int,
-    fitted_before: Tensor | None,
+    fixed: Tensor | None,
 ) -> Tensor:
     """Round all columns in their order, block by block, each making up for those before.
 
     Args:
         remaining: float32 [K, N], W^T in that order; overwritten.
         factor: U, float32 [K, K].
-        scales: float32 [K/G, N]; overwritten, as are the zeros, unless ``fitted_before``.
+        scales: float32 [K/G, N]; overwritten, as are the zeros, unless grids are ``fixed``.
         zeros: of the same shape.
         scheme: the grid.
         block: columns per lazy update.
-        fitted_before: int64 [K], every column's group if grids stay as they are; None: groups of
-            consecutive positions, fitted when their first column is due.
+        fixed: int64 [K], every column's group if grids stay as they are; None: groups are
+            consecutive positions, and each is fitted when its first column is due.
 
     Returns:
         codes, float32 [K, N].
@@ -251,12 +248,12 @@ def _round_columns(
     for start in range(0, columns, block):
         stop = min(start + block, columns)
         errors = remaining.new_empty(stop - start, rows)
-        segment = stop - start if fitted_before is not None else min(group, stop - start)
+        segment = stop - start if fixed is not None else min(group, stop - start)
         for p in range(start, stop, segment):
             q = p + segment
             grids: Tensor | slice
-            if fitted_before is not None:
-                grids = fitted_before[p:q]
+            if fixed is not None:
+                grids = fixed[p:q]
             else:
                 grids = slice(p // group, p // group + 1)
                 if p % group == 0:  # fitted to what compensation has made of its weights

@@ -369,18 +369,11 @@ def _load(
             """Take a data set from the user's folder where it holds one of that name."""
             if config.get("dataset_path"):
                 data_sets.append(str(config["dataset_path"]))
-            found = _localized(config, options.data_dir)
-            copies.append(found is not config)
-            return found
+            localized = _localized(config, options.data_dir)
+            copies.append(localized is not config)
+            return localized
 
-        metadata: dict[str, Any] = {"tokenizer": str(tokenizer_folder)}
-        if target.startswith("awqbench_long_prompt"):
-            longest = min(context or LONGEST, LONGEST)
-            metadata["max_seq_lengths"] = list(options.lengths or default_lengths(longest))
-        if options.num_fewshot is not None:
-            metadata["num_fewshot"] = options.num_fewshot
-        if options.data_dir is not None and (options.data_dir / "bfcl").is_dir():
-            metadata["bfcl_data"] = str(options.data_dir / "bfcl")
+        metadata = _metadata(target, options, tokenizer_folder, context)
         ours = target.startswith("awqbench_") and not target.endswith("_standard")
         manager = TaskManager(
             include_path=str(FOLDER), include_defaults=not ours, metadata=metadata
@@ -413,6 +406,21 @@ def _load(
     if not loaded["tasks"]:
         raise InputError(f"task {target!r} holds no tasks")
     return loaded
+
+
+def _metadata(
+    target: str, options: TaskOptions, tokenizer_folder: Path, context: int | None
+) -> dict[str, Any]:
+    """What lm-eval hands on to the functions that make a task's items."""
+    metadata: dict[str, Any] = {"tokenizer": str(tokenizer_folder)}
+    if target.startswith("awqbench_long_prompt"):
+        longest = min(context or LONGEST, LONGEST)
+        metadata["max_seq_lengths"] = list(options.lengths or default_lengths(longest))
+    if options.num_fewshot is not None:
+        metadata["num_fewshot"] = options.num_fewshot
+    if options.data_dir is not None and (options.data_dir / "bfcl").is_dir():
+        metadata["bfcl_data"] = str(options.data_dir / "bfcl")
+    return metadata
 
 
 def _refuse_remote_code(tokenizer_folder: Path) -> None:

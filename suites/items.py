@@ -6,6 +6,9 @@ numbers, codes) is drawn through `Draw`, which keeps two disjoint stocks: one fo
 evaluation. So an evaluation item never repeats a value of a training item, whatever its template.
 Closed vocabulary (true, false, null, the options of an enumeration, units, weekdays) belongs to its
 template and is shared.
+
+The files of templates (``suites/*/items.py``) are long because there are many: each template is
+read by itself, beside the others of its set.
 """
 
 from __future__ import annotations

@@ -139,11 +139,10 @@ def measure_windows(
             alone, or hidden states that fit nowhere.
         ValueError: a reference of other windows, or one not yet filled.
     """
-    for one in (reference, keep):
-        if one is not None:
-            one.check(windows)
+    for states in (reference, keep):
+        if states is not None:
+            states.check(windows)
     device = next(model.parameters()).device
-    count = _HEAD_ROWS.get(device.type, 256)
     output = _output_of_the_body(model, windows[:1, :16].to(device))
     if output is None and (reference is not None or keep is not None):
         raise InputError(
@@ -151,49 +150,67 @@ def measure_windows(
             "states alone, so they cannot be compared a few at a time; leave divergence out"
         )
     nll: list[float] = []
-    token_kl: list[Tensor] = []
-    token_agrees: list[Tensor] = []
+    compared: list[tuple[Tensor, Tensor]] = []
     for batch in windows.split(batch_size):
         ids = batch.to(device)
-        targets = ids[:, 1:].reshape(-1)
         if output is None:
             logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-            losses = _token_nll(logits.flatten(0, 1), targets)
+            losses = _token_nll(logits.flatten(0, 1), ids[:, 1:].reshape(-1))
         else:
             hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
             if keep is not None:
                 keep.keep(len(nll), hidden)
-            rows = hidden.reshape(-1, hidden.shape[-1]).split(count)
-            others: Sequence[Tensor | None] = [None] * len(rows)
+            others = None
             if reference is not None:
-                states = reference.states(len(nll), len(ids)).to(device)
-                others = states.flatten(0, 1).split(count)
-            parts: list[Tensor] = []
+                others = reference.states(len(nll), len(ids)).to(device).flatten(0, 1)
             with _from_hidden_states(model, output) as logits_of:
-                for part, other, target in zip(rows, others, targets.split(count), strict=True):
-                    logits = logits_of(part)
-                    if other is not None:
-                        kl, agrees = _compare(logits, logits_of(other))
-                        token_kl.append(kl)
-                        token_agrees.append(agrees)
-                    parts.append(_token_nll(logits, target))
-                    del logits  # before the next ones are made
-            losses = torch.cat(parts)
+                losses = _slice_by_slice(logits_of, hidden, others, ids[:, 1:], compared)
         means = losses.view(len(ids), -1).double().mean(1)
         if not bool(torch.isfinite(means).all()):
             raise ArithmeticError("a window's likelihood is not finite: the model overflowed")
         nll += means.tolist()
         done(len(ids))
-    divergence = None
-    if reference is not None:
-        shape = (len(windows), windows.shape[1] - 1)
-        divergence = Divergence(
-            token_kl=torch.cat(token_kl).view(shape).cpu(),
-            token_agrees=torch.cat(token_agrees).view(shape).cpu(),
-        )
-        if not bool(torch.isfinite(divergence.token_kl).all()):
-            raise ArithmeticError("a token's divergence is not finite: the model overflowed")
+    divergence = None if reference is None else _joined(compared, len(windows))
     return WindowScores(nll=nll, divergence=divergence)
+
+
+def _slice_by_slice(
+    logits_of: Callable[[Tensor], Tensor],
+    hidden: Tensor,
+    others: Tensor | None,
+    targets: Tensor,
+    compared: list[tuple[Tensor, Tensor]],
+) -> Tensor:
+    """-log p(target) of every row, [tokens], with the logits of a few rows alive at a time.
+
+    Args:
+        logits_of: makes logits of hidden states.
+        hidden: of this model, [windows, tokens, hidden].
+        others: of the reference, [windows * tokens, hidden]; None: nothing is compared.
+        targets: int64 [windows, tokens].
+        compared: takes every slice's divergence and agreement.
+    """
+    count = _HEAD_ROWS.get(hidden.device.type, 256)
+    rows = hidden.reshape(-1, hidden.shape[-1]).split(count)
+    pairs: Sequence[Tensor | None] = [None] * len(rows) if others is None else others.split(count)
+    losses: list[Tensor] = []
+    for row, other, target in zip(rows, pairs, targets.reshape(-1).split(count), strict=True):
+        logits = logits_of(row)
+        if other is not None:
+            compared.append(_compare(logits, logits_of(other)))
+        losses.append(_token_nll(logits, target))
+        del logits  # before the next ones are made
+    return torch.cat(losses)
+
+
+def _joined(compared: Sequence[tuple[Tensor, Tensor]], windows: int) -> Divergence:
+    """Divergence and agreement of every slice as those of every window."""
+    token_kl, token_agrees = (
+        torch.cat(parts).view(windows, -1).cpu() for parts in zip(*compared, strict=True)
+    )
+    if not bool(torch.isfinite(token_kl).all()):
+        raise ArithmeticError("a token's divergence is not finite: the model overflowed")
+    return Divergence(token_kl=token_kl, token_agrees=token_agrees)
 
 
 def _token_nll(logits: Tensor, targets: Tensor) -> Tensor:

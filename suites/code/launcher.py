@@ -7,7 +7,8 @@ what it has not asked for (see `suites.code.sandbox`). For the job ``null`` ther
 the answer is what `shared_libraries` finds.
 
 It starts as ``python -I -S``, so it knows the standard library only, and a fresh interpreter, so
-that nothing of its caller (threads, files, memory) is there to be found.
+that nothing of its caller (threads, files, memory) is there to be found. It is one file,
+however long: ``-I`` leaves no path to a second, and what foreign code may do is read in a piece.
 """
 
 from __future__ import annotations
