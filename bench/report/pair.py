@@ -10,7 +10,7 @@ from bench.records.record import Record, read_cell
 from bench.report.tables import DTYPE_LABELS, Entry, Grid, failures
 from bench.report.tasks import MARK, label_of, pair_suites
 from bench.stats.items import ALPHA, Comparison, verdict
-from bench.stats.windows import Interval, mean_difference, perplexity_ratio
+from bench.stats.windows import Interval, geometric_mean_ratio, mean_difference
 from quantcore.errors import InputError, nearest
 
 
@@ -90,7 +90,7 @@ def _perplexity(one: Record, other: Record) -> list[str]:
     if not measured:
         return []
     ours, theirs = measured
-    ratio = perplexity_ratio(ours["window_nll"], theirs["window_nll"], seed=one.cell.seed)
+    ratio = geometric_mean_ratio(ours["window_nll"], theirs["window_nll"], seed=one.cell.seed)
     return [
         f"{ours['value']:.3f}",
         f"{theirs['value']:.3f}",

@@ -16,7 +16,7 @@ from rich.text import Text
 from bench.records.record import Record, in_words
 from bench.registry import METHODS
 from bench.report import escape, published, quantities
-from bench.stats.windows import Interval, perplexity, perplexity_ratio
+from bench.stats.windows import Interval, geometric_mean, geometric_mean_ratio
 
 DTYPE_LABELS = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16"}
 
@@ -70,10 +70,10 @@ def rows(records: Sequence[Record]) -> list[Row]:
         if metric in record.metrics:
             sample = record.metrics[metric]["window_nll"]
             seed = record.cell.seed
-            own = perplexity(sample, seed=seed)
+            own = geometric_mean(sample, seed=seed)
             value = own.estimate
             if base is not None and record is not base:
-                ratio = perplexity_ratio(sample, base.metrics[metric]["window_nll"], seed=seed)
+                ratio = geometric_mean_ratio(sample, base.metrics[metric]["window_nll"], seed=seed)
         found.append(Row(record=record, metric=metric, value=value, own=own, ratio=ratio))
     return found
 

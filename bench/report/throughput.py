@@ -102,7 +102,7 @@ def _speed(
     def ratio(one: Sequence[float], other: Sequence[float]) -> Interval | None:
         if not other:
             return None
-        return intervals.perplexity_ratio(  # exp of the mean difference of logarithms
+        return intervals.geometric_mean_ratio(
             [math.log(a) for a in one], [math.log(b) for b in other], seed=record.cell.seed
         )
 

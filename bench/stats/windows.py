@@ -1,4 +1,4 @@
-"""Paired statistics on per-window outcomes."""
+"""Statistics of windows of a text, or of runs that were timed; most are paired."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ class Interval:
     low: float
     high: float
     p_value: float | None
-    """Of a paired two-sided t test on the windows' differences; None for a single model."""
+    """Of a paired two-sided t test on the samples' differences; None for a single model."""
     windows: int
+    """How many samples there are: windows of a text, or runs that were timed."""
 
 
 def mean(values: Sequence[float], *, seed: int) -> Interval:
-    """The mean over windows."""
+    """Return the mean over windows."""
     low, high = _bootstrap_mean(np.asarray(values), seed=seed)
     average = float(np.mean(values))
     return Interval(estimate=average, low=low, high=high, p_value=None, windows=len(values))
 
 
 def mean_difference(values: Sequence[float], reference: Sequence[float], *, seed: int) -> Interval:
-    """The mean over windows of ``values - reference``, paired.
+    """Return the mean over windows of ``values - reference``, paired.
 
     Raises:
         ValueError: other numbers of windows.
@@ -51,27 +52,36 @@ def mean_difference(values: Sequence[float], reference: Sequence[float], *, seed
     )
 
 
-def perplexity(window_nll: Sequence[float], *, seed: int) -> Interval:
-    """``exp(mean nll)`` of one model; the interval is over windows."""
-    return _exp_mean(np.asarray(window_nll), seed=seed, test=False)
+def geometric_mean(logarithms: Sequence[float], *, seed: int) -> Interval:
+    """Return ``exp(mean(logarithms))``, the geometric mean of samples given by their logarithms.
+
+    Of windows' mean negative log likelihoods this is the perplexity.
+    """
+    return _exp_mean(np.asarray(logarithms), seed=seed, test=False)
 
 
-def perplexity_ratio(
-    window_nll: Sequence[float], reference_nll: Sequence[float], *, seed: int
+def geometric_mean_ratio(
+    logarithms: Sequence[float], reference: Sequence[float], *, seed: int
 ) -> Interval:
-    """Perplexity over the reference's, ``exp(mean(nll - reference))``, on the same windows.
+    """Return ``exp(mean(logarithms - reference))``, the ratio of two geometric means, paired.
 
-    Pairing removes what makes windows hard for both models, which is most of their spread: the
-    interval is many times narrower than the two perplexities' own.
+    Of windows' mean negative log likelihoods this is the perplexity over the reference's. Pairing
+    removes what makes windows hard for both models, which is most of their spread: the interval is
+    many times narrower than the two perplexities' own.
+
+    Args:
+        logarithms: natural logarithms, one a sample.
+        reference: those of the same samples (windows, neighbours in time) of the reference.
+        seed: of the bootstrap.
 
     Raises:
-        ValueError: other numbers of windows.
+        ValueError: other numbers of samples.
     """
-    return _exp_mean(_paired(window_nll, reference_nll), seed=seed, test=True)
+    return _exp_mean(_paired(logarithms, reference), seed=seed, test=True)
 
 
 def _paired(values: Sequence[float], reference: Sequence[float]) -> _Floats:
-    """Differences by window."""
+    """Return the differences by window."""
     if len(values) != len(reference):
         raise ValueError(f"{len(values)} windows against {len(reference)}: not the same text")
     differences: _Floats = np.asarray(values) - np.asarray(reference)
@@ -79,12 +89,13 @@ def _paired(values: Sequence[float], reference: Sequence[float]) -> _Floats:
 
 
 def _t_test(differences: _Floats) -> float:
-    """The two-sided p value of a mean of 0; 1 where nothing varies."""
+    """Return the two-sided p value of a mean of 0; 1 where nothing varies."""
     varied = len(differences) > 1 and np.ptp(differences) > 0
     return float(stats.ttest_1samp(differences, 0.0).pvalue) if varied else 1.0
 
 
 def _exp_mean(values: _Floats, *, seed: int, test: bool) -> Interval:
+    """Return exp of the mean, with the p value of a mean of 0 where that is asked for."""
     low, high = _bootstrap_mean(values, seed=seed)
     p_value = _t_test(values) if test else None
     return Interval(
@@ -97,7 +108,7 @@ def _exp_mean(values: _Floats, *, seed: int, test: bool) -> Interval:
 
 
 def _bootstrap_mean(values: _Floats, *, seed: int) -> tuple[float, float]:
-    """BCa interval of the mean; of no width where nothing varies."""
+    """Return the mean's BCa interval; it has no width where nothing varies."""
     if len(values) < 2 or np.ptp(values) == 0:
         return float(values.mean()), float(values.mean())
     result = stats.bootstrap(

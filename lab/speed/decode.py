@@ -125,7 +125,7 @@ def _interval(ratios: list[float]) -> statistics.Interval:
     """Geometric mean with its interval over pairs of neighbours."""
     import math
 
-    return statistics.perplexity([math.log(one) for one in ratios], seed=0)
+    return statistics.geometric_mean([math.log(one) for one in ratios], seed=0)
 
 
 def table(document: dict[str, Any]) -> str:

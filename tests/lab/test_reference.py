@@ -23,7 +23,7 @@ from bench.comparison.progress import quiet
 from bench.comparison.request import Request, build_calibration
 from bench.records.record import Record
 from bench.reference import CALIBRATION_FILE, MODEL_FOLDER
-from bench.stats.windows import perplexity_ratio
+from bench.stats.windows import geometric_mean_ratio
 from lab.reference.corpus import ADDRESSES, TOKENIZED_TRAIN, UnknownWords, natural
 from lab.reference.items import (
     DOCUMENTS,
@@ -176,8 +176,8 @@ def ordered_at_three_bits(records: tuple[Record, ...]) -> None:
     metric = records[0].cell.suites["perplexity"]["metric"]
     nll = {r.cell.method: r.metrics[metric]["window_nll"] for r in records}
     for method in ("awq+clip", "awq", "gptq"):
-        assert perplexity_ratio(nll[method], nll[None], seed=0).low > 1, method
-        assert perplexity_ratio(nll["rtn"], nll[method], seed=0).low > 1, method
+        assert geometric_mean_ratio(nll[method], nll[None], seed=0).low > 1, method
+        assert geometric_mean_ratio(nll["rtn"], nll[method], seed=0).low > 1, method
 
 
 @pytest.mark.slow

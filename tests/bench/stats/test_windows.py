@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.stats.windows import mean_difference, perplexity, perplexity_ratio
+from bench.stats.windows import geometric_mean, geometric_mean_ratio, mean_difference
 
 
 def test_the_interval_is_scipys_bca() -> None:
     random = np.random.default_rng(3)
     nll = list(random.gamma(4, 0.7, 60))
-    ours = perplexity(nll, seed=5)
+    ours = geometric_mean(nll, seed=5)
     theirs = stats.bootstrap(
         (np.array(nll),), np.mean, n_resamples=9999, method="BCa", batch=1000,
         rng=np.random.default_rng(5),
@@ -27,12 +27,12 @@ def test_the_ratio_is_paired() -> None:
     random = np.random.default_rng(0)
     base = random.normal(4, 0.5, 100)
     other = base + 0.01 + random.normal(0, 0.005, 100)
-    ratio = perplexity_ratio(list(other), list(base), seed=0)
+    ratio = geometric_mean_ratio(list(other), list(base), seed=0)
     assert ratio.low > 1
     assert ratio.estimate == pytest.approx(math.exp(np.mean(other - base)), abs=1e-12)
     assert ratio.p_value == pytest.approx(stats.ttest_rel(other, base).pvalue, rel=1e-9)
     assert ratio.high - ratio.low < 0.1 * (
-        perplexity(list(other), seed=0).high / perplexity(list(other), seed=0).low - 1
+        geometric_mean(list(other), seed=0).high / geometric_mean(list(other), seed=0).low - 1
     )
 
 
@@ -54,13 +54,13 @@ def test_a_mean_difference_is_paired() -> None:
 
 def test_equal_models_have_no_interval_and_no_significance() -> None:
     nll = [3.0, 4.0, 5.0]
-    ratio = perplexity_ratio(nll, nll, seed=0)
+    ratio = geometric_mean_ratio(nll, nll, seed=0)
     assert (ratio.estimate, ratio.low, ratio.high, ratio.p_value) == (1.0, 1.0, 1.0, 1.0)
 
 
 def test_other_windows_are_refused() -> None:
     with pytest.raises(ValueError, match="not the same text"):
-        perplexity_ratio([1.0, 2.0], [1.0], seed=0)
+        geometric_mean_ratio([1.0, 2.0], [1.0], seed=0)
 
 
 def test_null_comparisons_raise_no_false_alarms() -> None:
@@ -69,6 +69,6 @@ def test_null_comparisons_raise_no_false_alarms() -> None:
     alarms = 0
     for seed in range(300):
         base = random.normal(4, 0.5, 40)
-        ratio = perplexity_ratio(list(base + random.normal(0, 0.01, 40)), list(base), seed=seed)
+        ratio = geometric_mean_ratio(list(base + random.normal(0, 0.01, 40)), list(base), seed=seed)
         alarms += not ratio.low <= 1 <= ratio.high
     assert alarms <= 30
