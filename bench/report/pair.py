@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.records.record import Record, read_cell
+from bench.report import losses
 from bench.report.tables import DTYPE_LABELS, Entry, Grid, failures
 from bench.report.tasks import MARK, label_of, pair_suites
-from bench.stats.items import ALPHA, Comparison, verdict
+from bench.stats.exact import ALPHA
+from bench.stats.items import Difference
 from bench.stats.windows import Interval, geometric_mean_ratio, mean_difference
 from quantcore.errors import InputError, nearest
 
@@ -59,7 +61,7 @@ def pair(one: Record, other: Record) -> Grid:
         "(paired t test; exact McNemar or sign-flip test with Holm over suites).",
     ]
     if compared:
-        notes.append(f"{names[0]} against {names[1]}: {verdict(compared)}.")
+        notes.append(f"{names[0]} against {names[1]}: {losses.told(compared)}.")
     notes += failures((one, other), {*one.cell.suites} & {*other.cell.suites})
     heads = ("", *names, "difference", "95 % interval", "flips", "p (Holm)")
     return Grid(
@@ -125,7 +127,7 @@ def _mark(change: Interval) -> str:
     return f" {MARK}" if _p_value(change) <= ALPHA else ""
 
 
-def _lines(suite: str, found: Comparison, one: Record, other: Record) -> list[str]:
+def _lines(suite: str, found: Difference, one: Record, other: Record) -> list[str]:
     values = [r.metrics[r.cell.suites[suite]["metric"]]["value"] for r in (one, other)]
     return [
         *(f"{100 * value:.1f}%" for value in values),

@@ -12,15 +12,15 @@ import pandas as pd
 from bench.records.items import failed_suites, none_fits, task_suites, valued
 from bench.records.record import Record
 from bench.registry import METHODS
+from bench.report import losses
 from bench.report.tables import DTYPE_LABELS, Entry, Grid, failures, ran_on
 from bench.stats.items import (
-    Comparison,
+    Difference,
     Estimate,
     accuracy,
     adjust,
     compare,
     language_losses,
-    verdict,
 )
 from bench.stats.windows import mean
 from quantcore.errors import InputError
@@ -40,7 +40,7 @@ class Result:
     """As the record holds it."""
     own: Estimate | None
     """Accuracy; None where items carry no value of their own."""
-    against: Comparison | None = None
+    against: Difference | None = None
     """The unquantized model, corrected over the suites; None for that model itself."""
 
     @property
@@ -87,7 +87,7 @@ def _against(
     record: Record,
     suites: Mapping[str, Mapping[str, Any]],
     reference: Mapping[str, Mapping[str, Any]],
-) -> dict[str, Comparison]:
+) -> dict[str, Difference]:
     """Every suite that both have, corrected over them."""
     compared = {}
     for suite, metric in suites.items():
@@ -109,7 +109,7 @@ def _against(
     return adjust(compared)
 
 
-def pair_suites(one: Record, other: Record) -> dict[str, Comparison]:
+def pair_suites(one: Record, other: Record) -> dict[str, Difference]:
     """Every task suite of one record against the same of another.
 
     Raises:
@@ -289,7 +289,7 @@ def verdicts(across: Sequence[Record], found: Sequence[Result]) -> list[str]:
     """One line a method: what it loses, and what would have been seen."""
     lines = []
     for record in across:
-        compared: dict[str, Comparison] = {}
+        compared: dict[str, Difference] = {}
         floor = []
         for one in found:
             if one.record is not record or one.against is None or one.own is None:
@@ -301,7 +301,7 @@ def verdicts(across: Sequence[Record], found: Sequence[Result]) -> list[str]:
                 floor.append(f"{one.suite} ({100 * before:.1f} % right before)")
             else:
                 compared[one.suite] = one.against
-        said = [verdict(compared)] if compared else []
+        said = [losses.told(compared)] if compared else []
         if floor:
             said.append(f"too little to lose, or too few items, on {', '.join(floor)}")
         if said:
@@ -343,9 +343,9 @@ def _breakdown(scheme: str | None, suite: str, across: Sequence[Result]) -> Grid
     for name, _ in classes.most_common():
         shares = [f"{100 * count[name] / count.total():.1f}" for count in counts]
         body.append((f"outcome {name}", [Entry(lines=(share,)) for share in shares]))
-    losses = _language_lines(across)
+    by_language = _language_lines(across)
     for number, (name, entries) in enumerate(body):
-        extra = losses.get(name.removeprefix("language "), {})
+        extra = by_language.get(name.removeprefix("language "), {})
         body[number] = (
             name,
             [
@@ -355,7 +355,7 @@ def _breakdown(scheme: str | None, suite: str, across: Sequence[Result]) -> Grid
         )
     title = f"{suite}, % of items"
     notes = ["Beside each part: how many items it has."]
-    if losses:
+    if by_language:
         notes.append(
             "Under a language: its change less English's, in points (negative: it loses more than "
             f"English), paired by source item, with its 95 % interval; {MARK}: more than chance "
@@ -389,7 +389,7 @@ def _mean(values: Sequence[float | None]) -> str:
     return f"{100 * sum(numbers) / len(numbers):.1f}" if numbers else ""
 
 
-def language_comparisons(one: Result, base: Result) -> dict[str, Comparison]:
+def language_comparisons(one: Result, base: Result) -> dict[str, Difference]:
     """Each language's loss beyond English's, on the items that all of them have."""
     if "language" not in one.columns:
         return {}
@@ -397,7 +397,7 @@ def language_comparisons(one: Result, base: Result) -> dict[str, Comparison]:
     if "en" not in ours or len(ours) < 2:
         return {}
     source_of = dict(zip(one.columns["parallel"], one.columns["source"], strict=True))
-    found: dict[str, Comparison] = {}
+    found: dict[str, Difference] = {}
     for language in (name for name in ours if name != "en"):
         held = [by.get(name, {}) for by in (ours, theirs) for name in ("en", language)]
         shared = [item for item in ours["en"] if all(item in one for one in held)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,20 +11,10 @@ import pytest
 from scipy import stats
 
 from bench.stats import items as paired
-from bench.stats.items import (
-    Comparison,
-    accuracy,
-    adjust,
-    compare,
-    holm,
-    language_losses,
-    minimum_detectable_difference,
-    sign_flip_test,
-    verdict,
-)
+from bench.stats.exact import minimum_detectable_difference, sign_flip_test
+from bench.stats.items import Difference, accuracy, adjust, compare, language_losses
 
 contingency = pytest.importorskip("statsmodels.stats.contingency_tables")
-multitest = pytest.importorskip("statsmodels.stats.multitest")
 
 Outcomes = tuple[list[float], list[float]]
 Draw = Callable[[np.random.Generator], tuple[list[float], list[float], list[int]]]
@@ -84,29 +73,6 @@ def test_without_clusters_the_test_is_mcnemars(lost: int, gained: int) -> None:
     assert (found.lost, found.gained) == (lost, gained)
     assert found.difference == pytest.approx((gained - lost) / 500, abs=1e-15)
     assert found.discordance == pytest.approx((gained + lost) / 500, abs=1e-15)
-
-
-def test_the_convolution_is_the_enumeration_of_all_signs() -> None:
-    random = np.random.default_rng(0)
-    for _ in range(40):
-        sums = random.integers(-4, 5, size=random.integers(1, 12))
-        signs = np.array(list(itertools.product([-1, 1], repeat=len(sums))))
-        enumerated = np.mean(np.abs(signs @ sums) >= abs(sums.sum()))
-        assert sign_flip_test(sums.astype(float), seed=0) == pytest.approx(enumerated, abs=1e-12)
-
-
-def test_the_test_is_scipys_where_that_is_exact() -> None:
-    random = np.random.default_rng(1)
-    for graded in (False, True):
-        sums = random.integers(-3, 4, size=11) + (random.random(11) - 0.4 if graded else 0.0)
-        theirs = stats.permutation_test(
-            (sums,), np.sum, permutation_type="samples", n_resamples=np.inf
-        ).pvalue
-        assert sign_flip_test(sums, seed=0) == pytest.approx(theirs, abs=1e-9)
-
-
-def test_a_tiny_p_value_keeps_its_digits() -> None:
-    assert sign_flip_test([-2.0] * 200, seed=0) == pytest.approx(2.0**-199, rel=1e-9)
 
 
 def test_graded_outcomes_are_tested_by_their_mean() -> None:
@@ -298,7 +264,7 @@ def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paired, "RESAMPLES", 999)
 
 
-def null_comparisons(makes: Sequence[Draw], count: int, seed: int) -> list[Comparison]:
+def null_comparisons(makes: Sequence[Draw], count: int, seed: int) -> list[Difference]:
     random = np.random.default_rng(seed)
     return [compare(*makes[i % len(makes)](random), seed=i) for i in range(count)]
 
@@ -363,29 +329,6 @@ def test_the_interval_covers_a_true_loss(make: Draw, truth: float) -> None:
 # What would have been found
 
 
-@pytest.mark.parametrize(
-    ("items", "discordance", "tests"),
-    [(300, 0.08, 1), (300, 0.0, 1), (1000, 0.1, 12), (60, 0.3, 7), (240, 0.01, 84)],
-)
-def test_the_detectable_loss_is_found_four_times_in_five(
-    items: int, discordance: float, tests: int
-) -> None:
-    loss = minimum_detectable_difference(items=items, discordance=discordance, tests=tests)
-    assert loss is not None
-    psi = min(1.0, math.hypot(discordance, loss))
-    random = np.random.default_rng(12)
-    simulated = random.multinomial(
-        items, [(psi + loss) / 2, max(0, psi - loss) / 2, 1 - psi], size=4000
-    )
-    p_values: dict[tuple[int, int], float] = {}
-    found = 0
-    for lost, gained, _ in simulated.tolist():
-        if (lost, gained) not in p_values and lost + gained:
-            p_values[lost, gained] = stats.binomtest(lost, lost + gained).pvalue
-        found += lost > gained and p_values[lost, gained] <= 0.05 / tests
-    assert found / 4000 == pytest.approx(0.8, abs=4 * math.sqrt(0.8 * 0.2 / 4000))
-
-
 def test_the_detectable_loss_holds_with_clusters() -> None:
     """Approximate there, the design effect being that of one sample: found 7 to 9 times in 10."""
     random = np.random.default_rng(13)
@@ -404,30 +347,6 @@ def test_the_detectable_loss_holds_with_clusters() -> None:
     assert 0.7 <= found / 400 <= 0.9
 
 
-def test_more_items_see_less_and_more_noise_hides_more() -> None:
-    def loss(**changed: float) -> float:
-        arguments = {"items": 400, "discordance": 0.1, "design_effect": 1.0, "tests": 1}
-        found = minimum_detectable_difference(**{**arguments, **changed})  # type: ignore[arg-type]
-        assert found is not None
-        return found
-
-    assert loss(items=1600) < 0.6 * loss()
-    assert loss(discordance=0.3) > 1.5 * loss()
-    assert loss(tests=12) > loss()
-    assert loss(alpha=0.01) > loss()
-    assert loss(power=0.9) > loss()
-    assert loss(design_effect=4.0) == loss(items=100)
-
-
-def test_too_few_items_would_find_nothing() -> None:
-    """Five losses of five have p = 1 / 16; six of six 1 / 32."""
-    assert minimum_detectable_difference(items=5, discordance=0.0) is None
-    assert minimum_detectable_difference(items=6, discordance=0.0) == pytest.approx(
-        0.8 ** (1 / 6), abs=1e-5
-    )
-    assert minimum_detectable_difference(items=6, discordance=0.0, tests=2) is None
-
-
 def test_without_flips_a_cluster_counts_as_one_item() -> None:
     outcomes = with_flips(0, 0, items=203)
     found = compare(*outcomes, [i % 29 for i in range(203)], seed=0)
@@ -435,40 +354,7 @@ def test_without_flips_a_cluster_counts_as_one_item() -> None:
     assert found.detectable_loss == minimum_detectable_difference(items=29, discordance=0.0)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"items": 0},
-        {"tests": 0},
-        {"design_effect": 0.5},
-        {"discordance": 1.5},
-        {"alpha": 0.0},
-        {"power": 1.0},
-        {"alpha": 0.9},
-    ],
-)
-def test_a_senseless_question_is_refused(wrong: dict[str, float]) -> None:
-    arguments = {"items": 100, "discordance": 0.1, **wrong}
-    with pytest.raises(ValueError, match=r"must be at least 1|need 0 < alpha"):
-        minimum_detectable_difference(**arguments)  # type: ignore[arg-type]
-
-
-# Correction and verdict
-
-
-def test_holm_is_statsmodels() -> None:
-    random = np.random.default_rng(14)
-    for count in (1, 2, 7, 84):
-        p_values = np.concatenate([random.random(count) ** 3, [0.5, 0.5, 0.0, 1.0][: count // 2]])
-        theirs = multitest.multipletests(p_values, method="holm")[1]
-        assert holm(p_values.tolist()) == pytest.approx(theirs.tolist(), abs=1e-9)
-    assert holm([]) == []
-
-
-@pytest.mark.parametrize("value", [math.nan, -0.1, 1.1])
-def test_holm_refuses_what_is_no_probability(value: float) -> None:
-    with pytest.raises(ValueError, match=f"found {value}"):
-        holm([0.5, value])
+# Correction
 
 
 def test_significance_counts_all_comparisons() -> None:
@@ -490,46 +376,6 @@ def test_significance_counts_all_comparisons() -> None:
         items=300, discordance=0.0, tests=7
     )
     assert adjust({}) == {}
-
-
-def test_the_verdict_on_nothing_found() -> None:
-    same = compare(*with_flips(2, 1, items=600), range(600), seed=0)
-    smaller = compare(*with_flips(1, 1, items=300), range(300), seed=0)
-    assert verdict(adjust({"json": same})) == (
-        "no loss found; losses above 1.4 points would have been seen"
-    )
-    assert verdict(adjust({"json": same, "code": smaller})) == (
-        "no loss found; losses above 1.6 points on json, 3.1 on code would have been seen"
-    )
-
-
-def test_the_verdict_names_losses_gains_and_the_unseen() -> None:
-    found = adjust(
-        {
-            "json": compare(*with_flips(30, 5, items=500), range(500), seed=0),
-            "tools": compare(*with_flips(22, 2, items=400), range(400), seed=0),
-            "code": compare(*with_flips(1, 20, items=400), range(400), seed=0),
-            "words": compare(*with_flips(3, 3, items=400), range(400), seed=0),
-            "mmlu": compare(*with_flips(1, 0, items=25), range(25), seed=0),
-            "smoke": compare(*with_flips(1, 0, items=5), range(5), seed=0),
-        }
-    )
-    assert verdict(found) == (
-        "loses 5.0 points [3.0, 7.4] on json, 5.0 points [2.8, 7.8] on tools; "
-        "gains 4.8 points [2.8, 7.2] on code; "
-        "nothing found on words (losses above 3.0 points would have been seen); "
-        "too few items on mmlu to see losses below 39 points; "
-        "too few items on smoke to see any loss"
-    )
-
-
-def test_the_verdict_is_honest_about_few_items() -> None:
-    found = adjust({"json": compare(*with_flips(1, 0, items=25), range(25), seed=0)})
-    assert verdict(found) == "too few items to see losses below 30 points"
-    with pytest.raises(ValueError, match="no comparisons"):
-        verdict({})
-    with pytest.raises(ValueError, match="adjust"):
-        verdict({"json": compare([1.0], [1.0], [0], seed=0)})
 
 
 # Languages
