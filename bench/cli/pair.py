@@ -45,9 +45,9 @@ def add(commands: Commands) -> None:
 
 def run(given: argparse.Namespace, output: Console, reporter: Reporter) -> int:
     """Print the table of two cells; returns the exit code."""
-    from bench.report import tables
+    from bench.report import grid
     from bench.report.pair import open_cell, pair
 
     first, second = (open_cell(name, given.folder) for name in given.cells)
-    tables.print_table(output, pair(first, second))
+    grid.print_table(output, pair(first, second))
     return DONE

@@ -29,14 +29,14 @@ def written(output: Console, place: Path) -> None:
 
 def outcome(output: Console, outcome: Outcome) -> int:
     """Print a comparison's tables, what failed, and where all is; returns its exit code."""
-    from bench.report import tables
+    from bench.report import grid, notes
 
     _widen(output)
     for layout in outcome.tables:
-        tables.print_table(output, layout)
+        grid.print_table(output, layout)
     if outcome.failed:
         output.print()
-        for failure in tables.failures(outcome.failed, outcome.records[0].cell.suites):
+        for failure in notes.failures(outcome.failed, outcome.records[0].cell.suites):
             output.print(escape.terminal(failure, style="bold red"), soft_wrap=True)
         again = f"the same command with --out {outcome.folder} runs what failed, and nothing else"
         line(output, again)
@@ -50,11 +50,11 @@ def outcome(output: Console, outcome: Outcome) -> int:
 def gates(output: Console, results: Sequence[Judgement]) -> None:
     """Print the table of every baseline's gates."""
     from bench.gate import report
-    from bench.report import tables
+    from bench.report import grid
 
     _widen(output)
     for result in results:
-        tables.print_table(output, report.grid(result))
+        grid.print_table(output, report.grid(result))
 
 
 def baseline(output: Console, made: Baseline, path: Path) -> None:
@@ -62,12 +62,12 @@ def baseline(output: Console, made: Baseline, path: Path) -> None:
     from bench.gate import report
     from bench.gate.judge import judge_made
     from bench.gate.null_runs import null_runs
-    from bench.report import tables
+    from bench.report import grid
 
     gates(output, [judge_made(made, path, made)])
     rates = null_runs(made)
     if rates is not None:
-        tables.print_table(output, report.rates_grid(rates))
+        grid.print_table(output, report.rates_grid(rates))
 
 
 def _widen(output: Console) -> None:

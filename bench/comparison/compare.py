@@ -21,8 +21,8 @@ from bench.comparison.request import Request, build_calibration, open_model
 from bench.comparison.run_folder import RunFolder, default_names
 from bench.comparison.workbench import Calibrator, Workbench, stats_folder
 from bench.records.record import Cell, Record, read_record
-from bench.report import quantities, report
-from bench.report.tables import Grid
+from bench.report import draw, quantities
+from bench.report.grid import Grid
 from kernels import backends, cpu
 from kernels.place import Place
 from quantcore import codes
@@ -96,7 +96,7 @@ class Comparison:
                 measures nothing, and draws.
         """
         records = tuple(read_record(self.run.path / one.file_name) for one, _, _ in self.plan)
-        layouts = report.write(records, self.run.path, price_per_hour=self.price_per_hour)
+        layouts = draw.write(records, self.run.path, price_per_hour=self.price_per_hour)
         if all(record.status == "done" for record in records):
             # Else the same command with --out runs the suites that failed, and no other.
             shutil.rmtree(self.run.path / "unfinished", ignore_errors=True)

@@ -9,7 +9,7 @@ from bench.comparison.measure import check_price
 from bench.comparison.progress import Reporter
 from bench.comparison.run_folder import locked, read_manifest
 from bench.records.record import Record, read_cell
-from bench.report import report
+from bench.report import draw
 from quantcore.errors import InputError
 
 
@@ -56,6 +56,6 @@ def redraw(folder: Path, *, price_per_hour: float | None, say: Reporter) -> tupl
                 f"{folder} has no record of the unquantized model that can be read, and all others "
                 "are shown against it; run its comparison again"
             )
-        layouts = report.write(records, folder, price_per_hour=price_per_hour)
+        layouts = draw.write(records, folder, price_per_hour=price_per_hour)
     outcome = Outcome(folder=folder, records=tuple(records), tables=tuple(layouts))
     return outcome, len(cells) - len(records)

@@ -12,7 +12,7 @@ import torch
 from bench.comparison import calibration as calibrations
 from bench.comparison.progress import Reporter
 from bench.reference import MODEL_FOLDER
-from bench.registry import METHODS
+from bench.report import labels
 from quantcore import files
 from quantcore.checkpoint import MANIFEST, LoadedModel, load, resolve
 from quantcore.errors import InputError, nearest
@@ -113,11 +113,12 @@ def _quantized_by_us(folder: Path, backend: str | None) -> str:
     """`` (AWQ INT4-g128, dequantized)`` for a folder that ``quantize`` wrote, else nothing."""
     try:
         manifest = json.loads(files.read_text(folder / MANIFEST))
-        label, scheme = METHODS[manifest["method"]].label, str(manifest["scheme"])
+        method = labels.of_method(manifest["method"])
+        scheme = labels.of_scheme(str(manifest["scheme"]))
     except (OSError, ValueError, KeyError, TypeError):
         return ""
     how = "dequantized" if backend is None else "from its codes"
-    return f" ({label} {scheme.replace('int', 'INT')}, {how})"
+    return f" ({method} {scheme}, {how})"
 
 
 def choose_text(request: Request, say: Reporter) -> texts.Text:

@@ -13,14 +13,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from bench import registry
 from bench.comparison.calibration import Calibration
 from bench.comparison.measure import Metrics, PartFailed, Suite, ThroughputSuite, reason_of
 from bench.comparison.progress import Reporter
 from bench.records import environment
 from bench.records.check import DIGEST, check_metric, digest, parsed, sealed
 from bench.records.record import Cell, Record, in_words, write_json
-from bench.report import quantities
+from bench.report import labels, quantities
 from kernels import install
 from quantcore import codes, files
 from quantcore.calibration import BlockWalk, StatsStore, calibrate, stats_bytes
@@ -200,7 +199,7 @@ class Workbench:
             raise
         except Exception as error:  # a failed cell must not cost the others
             text = reason_of(error)
-            self.say.warn(f"{label_of(cell)} failed: {text}")
+            self.say.warn(f"{labels.of_stage(cell)} failed: {text}")
             result = {"status": "failed", "error": text}
         finally:
             self._uninstall()
@@ -222,7 +221,7 @@ class Workbench:
     def _measure(
         self, cell: Cell, method: Method | None, scheme: QuantScheme | None
     ) -> dict[str, Any]:
-        label = label_of(cell)
+        label = labels.of_stage(cell)
         suites = [one for one in self.suites if set(one.protocols) <= set(cell.suites)]
         result: dict[str, Any] = {"stored_bytes": self._stored_bytes(None, 0), "seconds": {}}
         weights: dict[str, QuantizedWeight] = {}
@@ -272,7 +271,7 @@ class Workbench:
             left = [n for n, one in suite.protocols.items() if one["metric"] not in found.metrics]
             if not left:
                 continue
-            one = self._attempt(suite, left, label_of(cell))
+            one = self._attempt(suite, left, labels.of_stage(cell))
             found.failures |= one.failures
             found.seconds += one.seconds
             if one.metrics:
@@ -393,13 +392,6 @@ class Workbench:
             item_bytes=self.loaded.item_bytes,
             input_bits=input_bits,
         )
-
-
-def label_of(cell: Cell) -> str:
-    """``int4-g128 AWQ + clip``, or the dtype of the unquantized model."""
-    if cell.method is None:
-        return cell.dtype
-    return f"{cell.scheme} {registry.METHODS[cell.method].label}"
 
 
 def stats_folder(folder: Path, structure: Structure, loaded: LoadedModel) -> Path | None:

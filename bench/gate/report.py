@@ -17,8 +17,9 @@ from bench.gate.noise import Noise, detectable_of, gates_of, noise_of
 from bench.gate.null_runs import ErrorRates
 from bench.gate.units import measure_of, shown
 from bench.records.record import write_json
-from bench.report import escape, tables
-from bench.report.tables import Entry, Grid
+from bench.report import escape
+from bench.report import grid as grids
+from bench.report.grid import Field, Grid
 from bench.stats import tolerance
 from quantcore import files
 from quantcore.errors import InputError, writing
@@ -47,10 +48,10 @@ def grid(judgement: Judgement) -> Grid:
             "-" if size is None else shown(name, size),
             MARKS[verdict.outcome],
         ]
-        body.append((name, [Entry(lines=(cell,)) for cell in cells]))
+        body.append((name, [Field(lines=(cell,)) for cell in cells]))
     return Grid(
         title=f"{title(judgement)}: {MARKS[judgement.outcome]}",
-        header=[Entry(lines=(head,)) for head in heads],
+        header=[Field(lines=(head,)) for head in heads],
         body=body,
         notes=_notes(judgement, noises),
     )
@@ -148,9 +149,9 @@ def rates_grid(rates: ErrorRates) -> Grid:
     return Grid(
         title=f"{rates.runs:,} null runs: {rates.outcomes['fail']} failed, "
         f"{rates.outcomes['no verdict']} had no verdict",
-        header=[Entry(lines=(head,)) for head in heads],
+        header=[Field(lines=(head,)) for head in heads],
         body=[
-            (name, [Entry(lines=(f"{100 * count / rates.runs:.1f} %",)) for count in caught])
+            (name, [Field(lines=(f"{100 * count / rates.runs:.1f} %",)) for count in caught])
             for name, caught in rates.caught.items()
         ],
         notes=[
@@ -276,7 +277,7 @@ def junit(judgements: Sequence[Judgement]) -> str:
 
 def markdown(judgements: Sequence[Judgement]) -> str:
     """Draw every table in Markdown, as GitHub's step summary shows it."""
-    return "\n".join(tables.markdown(grid(judgement)) for judgement in judgements)
+    return "\n".join(grids.markdown(grid(judgement)) for judgement in judgements)
 
 
 def write(judgements: Sequence[Judgement], folder: Path | None) -> None:

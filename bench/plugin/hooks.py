@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bench.comparison.compare import Outcome
     from bench.comparison.request import Request
     from bench.gate.judge import Judgement
-    from bench.report.tables import Grid
+    from bench.report.grid import Grid
 
 _OPTIONS = {
     "model": "model of the comparison cells: a folder, a hub name, or 'reference'",
@@ -293,7 +293,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     from rich.console import Console
 
     from bench.report import escape
-    from bench.report.tables import print_table
+    from bench.report.grid import print_table
 
     for title, tables in layouts:
         terminalreporter.section(escape.line(title))
@@ -306,7 +306,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def _kernel_table(kernels: dict[tuple[str, int], dict[str, list[float]]]) -> Grid:
     """Dtypes down, tokens across: milliseconds of both kinds, and how much faster INT4 is."""
     from bench.plugin.cells import KERNEL_SHAPE
-    from bench.report.tables import Entry, Grid
+    from bench.report.grid import Field, Grid
 
     dtypes = list(dict.fromkeys(dtype for dtype, _ in kernels))
     tokens = list(dict.fromkeys(tokens for _, tokens in kernels))
@@ -319,11 +319,11 @@ def _kernel_table(kernels: dict[tuple[str, int], dict[str, list[float]]]) -> Gri
             if len(found) == 2:
                 plain, quantized = found["unquantized"], found["int4-g128"]
                 lines.insert(0, f"x{plain / quantized:.2f}")
-            entries.append(Entry(lines=tuple(lines)))
+            entries.append(Field(lines=tuple(lines)))
         body.append((dtype, entries))
     return Grid(
         title=f"INT4 linears, {KERNEL_SHAPE}",
-        header=[Entry(lines=("tokens",)), *(Entry(lines=(str(count),)) for count in tokens)],
+        header=[Field(lines=("tokens",)), *(Field(lines=(str(count),)) for count in tokens)],
         body=body,
         notes=[
             "Medians of 12 calls each on copies that exceed the caches. x: the unquantized "

@@ -19,7 +19,7 @@ _UNSEEN = re.compile(
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")
 # Only what Markdown would read as its own: `tool_calls` and `[2.40, 3.02]` stay as they are, and
-# `bench.report.tasks.MARK` where it stands alone and where a note explains it.
+# `bench.report.grid.MARK` where it stands alone and where a note explains it.
 _MARKDOWN = re.compile(
     r"""
       [\\`|~$]

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.records.record import Record, read_cell
-from bench.report import losses
-from bench.report.tables import DTYPE_LABELS, Entry, Grid, failures
-from bench.report.tasks import MARK, label_of, pair_suites
+from bench.report import labels, losses
+from bench.report.grid import MARK, Field, Grid
+from bench.report.notes import failures
+from bench.report.scores import pair_suites
 from bench.stats.exact import ALPHA
 from bench.stats.items import Difference
 from bench.stats.windows import Interval, geometric_mean_ratio, mean_difference
@@ -17,7 +18,7 @@ from quantcore.errors import InputError, nearest
 
 
 def open_cell(name: str, folder: Path) -> Record:
-    """The record of ``METHOD@SCHEME`` or ``unquantized`` in a comparison's folder.
+    """Read the record of ``METHOD@SCHEME`` or ``unquantized`` in a comparison's folder.
 
     Raises:
         InputError: no comparison, no such cell, or one that failed.
@@ -27,7 +28,7 @@ def open_cell(name: str, folder: Path) -> Record:
     if not there:
         raise InputError(f"{folder} holds no records; give a folder that `awq-bench compare` wrote")
     if name not in there:
-        wanted = "unquantized" if name in DTYPE_LABELS.values() else name  # as tables call it
+        wanted = "unquantized" if name in labels.DTYPES.values() else name  # as tables call it
         raise InputError(f"no cell {name!r} in {folder}; {nearest(wanted, there)}")
     record = read_cell(folder, there[name])
     if record.status == "failed":
@@ -35,20 +36,19 @@ def open_cell(name: str, folder: Path) -> Record:
     return record
 
 
-def pair(one: Record, other: Record) -> Grid:
-    """What the first gains or loses against the second, on the same windows and items.
+def pair(record: Record, other: Record) -> Grid:
+    """Lay out what the first gains or loses against the second, on the same windows and items.
 
     Raises:
         InputError: they measured nothing in common.
     """
-    names = [_name(record) for record in (one, other)]
-    if one.cell.id == other.cell.id:
+    names = [labels.of_cell(cell, scheme=cell.scheme) for cell in (record.cell, other.cell)]
+    if record.cell.id == other.cell.id:
         raise InputError(f"{names[0]} against itself has no difference; give two cells")
-    windows = {"perplexity": _perplexity(one, other), "divergence": _divergence(one, other)}
-    body = [(name, [Entry(lines=(x,)) for x in lines]) for name, lines in windows.items() if lines]
-    compared = pair_suites(one, other)
-    for suite, found in compared.items():
-        body.append((suite, [Entry(lines=(line,)) for line in _lines(suite, found, one, other)]))
+    rows = {"perplexity": _perplexity(record, other), "divergence": _divergence(record, other)}
+    compared = pair_suites(record, other)
+    rows |= {name: _suite(name, difference, record, other) for name, difference in compared.items()}
+    body = [(name, [Field(lines=(text,)) for text in row]) for name, row in rows.items() if row]
     if not body:
         raise InputError(
             f"{names[0]} and {names[1]} measured nothing in common; compare cells that ran the "
@@ -62,37 +62,33 @@ def pair(one: Record, other: Record) -> Grid:
     ]
     if compared:
         notes.append(f"{names[0]} against {names[1]}: {losses.told(compared)}.")
-    notes += failures((one, other), {*one.cell.suites} & {*other.cell.suites})
+    notes += failures((record, other), {*record.cell.suites} & {*other.cell.suites})
     heads = ("", *names, "difference", "95 % interval", "flips", "p (Holm)")
     return Grid(
-        title=f"{one.model_name}: {names[0]} against {names[1]}",
-        header=[Entry(lines=(head,)) for head in heads],
+        title=f"{record.model_name}: {names[0]} against {names[1]}",
+        header=[Field(lines=(head,)) for head in heads],
         body=body,
         notes=notes,
     )
 
 
-def _name(record: Record) -> str:
-    scheme = record.cell.scheme
-    return label_of(record) if scheme is None else f"{label_of(record)} {scheme}"
-
-
-def _measured(one: Record, other: Record, suite: str) -> list[Mapping[str, Any]]:
-    """Both metrics of a suite that both cells ran by one protocol; nothing otherwise."""
-    protocol = one.cell.suites.get(suite)
+def _measured(record: Record, other: Record, suite: str) -> list[Mapping[str, Any]]:
+    """Return both metrics of a suite that both ran by one protocol; nothing otherwise."""
+    protocol = record.cell.suites.get(suite)
     if protocol is None or other.cell.suites.get(suite) != protocol:
         return []
-    if any(suite in record.failures for record in (one, other)):
+    if suite in record.failures or suite in other.failures:
         return []
-    return [record.metrics[protocol["metric"]] for record in (one, other)]
+    return [measured.metrics[protocol["metric"]] for measured in (record, other)]
 
 
-def _perplexity(one: Record, other: Record) -> list[str]:
-    measured = _measured(one, other, "perplexity")
+def _perplexity(record: Record, other: Record) -> list[str]:
+    """Write the row of perplexity; nothing where it cannot be compared."""
+    measured = _measured(record, other, "perplexity")
     if not measured:
         return []
     ours, theirs = measured
-    ratio = geometric_mean_ratio(ours["window_nll"], theirs["window_nll"], seed=one.cell.seed)
+    ratio = geometric_mean_ratio(ours["window_nll"], theirs["window_nll"], seed=record.cell.seed)
     return [
         f"{ours['value']:.3f}",
         f"{theirs['value']:.3f}",
@@ -103,12 +99,13 @@ def _perplexity(one: Record, other: Record) -> list[str]:
     ]
 
 
-def _divergence(one: Record, other: Record) -> list[str]:
-    measured = _measured(one, other, "divergence")
+def _divergence(record: Record, other: Record) -> list[str]:
+    """Write the row of divergence; nothing where it cannot be compared."""
+    measured = _measured(record, other, "divergence")
     if not measured:
         return []
     ours, theirs = measured
-    change = mean_difference(ours["window_kl"], theirs["window_kl"], seed=one.cell.seed)
+    change = mean_difference(ours["window_kl"], theirs["window_kl"], seed=record.cell.seed)
     return [
         f"{ours['value']:.4f}",
         f"{theirs['value']:.4f}",
@@ -127,12 +124,13 @@ def _mark(change: Interval) -> str:
     return f" {MARK}" if _p_value(change) <= ALPHA else ""
 
 
-def _lines(suite: str, found: Difference, one: Record, other: Record) -> list[str]:
-    values = [r.metrics[r.cell.suites[suite]["metric"]]["value"] for r in (one, other)]
+def _suite(name: str, difference: Difference, *records: Record) -> list[str]:
+    """Write the row of a task suite."""
+    values = [record.metrics[record.cell.suites[name]["metric"]]["value"] for record in records]
     return [
         *(f"{100 * value:.1f}%" for value in values),
-        f"{100 * found.difference:+.1f}{f' {MARK}' if found.significant() else ''}",
-        f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]",
-        f"-{found.lost} +{found.gained}",
-        f"{found.p_adjusted:.2g}",
+        f"{100 * difference.difference:+.1f}{f' {MARK}' if difference.significant() else ''}",
+        f"[{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]",
+        f"-{difference.lost} +{difference.gained}",
+        f"{difference.p_adjusted:.2g}",
     ]

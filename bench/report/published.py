@@ -18,7 +18,7 @@ PROTOCOL = "wikitext2_ppl_2048"
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A published base model, known by what cannot be mistaken."""
+    """A model is a published base model, known by what cannot be mistaken."""
 
     names: tuple[str, ...]
     """The last part of its hub names, in lower case and without ``-hf``."""
@@ -28,7 +28,7 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where figures come from."""
+    """A source is where figures come from."""
 
     label: str
     """What is printed before the figure."""
@@ -40,7 +40,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """One figure of one source."""
+    """A published perplexity is one figure of one source."""
 
     source: Source
     model: str
@@ -122,7 +122,7 @@ FIGURES: tuple[Published, ...] = (
 
 
 def model_of(name: str, parameters: int) -> str | None:
-    """The key in `MODELS` of a model, or None.
+    """Return the key in `MODELS` of a model, or None.
 
     Name and size must both fit: ``meta-llama/Llama-2-7b-hf`` and a local folder of that name do,
     ``Llama-2-7b-chat-hf`` or a quantized copy do not.
@@ -139,10 +139,10 @@ def model_of(name: str, parameters: int) -> str | None:
 
 
 def beside(record: Record) -> tuple[Published, ...]:
-    """The published figures of a record's cell: one of each source at most, the paper's first.
+    """Return the published figures of a record's cell, at most one of each source, paper first.
 
-    None unless the model is the published one, the metric is `PROTOCOL` on the protocol's own
-    text, whole, and nothing was excluded from quantization.
+    There are none unless the model is the published one, the metric is `PROTOCOL` on the protocol's
+    own text, whole, and nothing was excluded from quantization.
     """
     cell = record.cell
     metric = record.metrics.get(PROTOCOL)
@@ -170,12 +170,13 @@ def beside(record: Record) -> tuple[Published, ...]:
 
 
 def lines(figures: tuple[Published, ...]) -> tuple[str, ...]:
-    """``paper 5.60`` and ``article claims 5.49``: a line each, for a terminal of 80 columns."""
+    """Write ``paper 5.60`` and ``article claims 5.49``, a line each: 80 columns have no more."""
     return tuple(f"{figure.source.label} {figure.perplexity:.2f}" for figure in figures)
 
 
 def note(figures: tuple[Published, ...]) -> str:
-    """What the figures are, for under the table."""
+    """Say what the figures are, for under the table."""
     labels = {figure.source.label for figure in figures}
-    told = [f"{one.label}: {one.about}" for one in (PAPER, ARTICLE) if one.label in labels]
+    sources = [source for source in (PAPER, ARTICLE) if source.label in labels]
+    told = [f"{source.label}: {source.about}" for source in sources]
     return f"Published for this model: {'. '.join(told)}."

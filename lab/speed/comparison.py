@@ -25,7 +25,7 @@ from bench.comparison.progress import Reporter
 from bench.comparison.request import Request, open_model
 from bench.comparison.run_folder import RunFolder
 from bench.records import environment
-from bench.report import report
+from bench.report import draw
 from lab.speed.timing import interleave, machine, markdown, spread, stopwatch, summary
 from quantcore.calibration import BlockWalk, calibrate
 from quantcore.checkpoint import LoadedModel
@@ -43,7 +43,7 @@ _BESIDE = {
     "copy weights": (Snapshot, "__init__"),
     "describe the machine": (environment, "describe"),
     "write records": (RunFolder, "keep"),
-    "draw tables and charts": (report, "write"),
+    "draw tables and charts": (draw, "write"),
 }
 """Where seconds outside the cells' own may go: what it is, and the function that does it."""
 

@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench import registry
 from bench.comparison.progress import Reporter
 from bench.report import quantities
+from bench.report.labels import of_scheme
 from lab.speed.timing import machine, markdown, matmul_rate, mib, now
 from quantcore.calibration import BlockWalk, StatsStore, calibrate, stats_bytes
 from quantcore.discovery import discover
@@ -476,7 +477,7 @@ def table(document: dict[str, Any]) -> str:
     text = (
         f"**A random Llama of {document['parameters'] / 1e9:.2f} B parameters "
         f"({document['shape']}, {document['blocks']} blocks) in {document['dtype']}, "
-        f"{document['scheme'].replace('int', 'INT')}, {document['samples']} x "
+        f"{of_scheme(document['scheme'])}, {document['samples']} x "
         f"{document['seqlen']} calibration tokens**\n\n"
         + markdown(["phase", "seconds", "bound, s", "GFLOP/s", "peak memory"], rows)
         + "\nSeconds by the linears that share an input:\n\n"

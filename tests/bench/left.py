@@ -10,8 +10,10 @@ from safetensors.torch import load_file
 
 from bench.gate.baseline import read
 from bench.records.record import Record, read_record
-from bench.report import tables
+from bench.report import perplexity
 from bench.report import tasks as task_tables
+from bench.report.grid import markdown
+from bench.report.scores import scores
 from quantcore import files
 
 
@@ -62,8 +64,8 @@ def check_tables(folder: Path) -> None:
     """They are those of the records beside them."""
     names = ("unquantized", "rtn_int4-g32", "awq_int4-g32")
     records = [read_record(folder / "records" / f"{name}.json") for name in names]
-    table = tables.markdown(tables.grid(tables.rows(records)))
-    tasks = tables.markdown(*task_tables.grids(records, task_tables.results(records)))
+    table = markdown(perplexity.grid(perplexity.rows(records)))
+    tasks = markdown(*task_tables.grids(records, scores(records)))
     assert (folder / "table.md").read_text("utf-8") == table
     assert tasks in (folder / "tasks.md").read_text("utf-8")
     report = (folder / "report.md").read_text("utf-8")

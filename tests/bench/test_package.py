@@ -18,7 +18,8 @@ import pytest
 from bench.comparison import compare
 from bench.comparison.request import Request
 from bench.records.record import read_record
-from bench.report import tables
+from bench.report import labels, perplexity
+from bench.report.grid import markdown
 from bench.report.pair import open_cell, pair
 from quantcore import hub
 
@@ -137,7 +138,7 @@ def test_committed_tables_are_drawn_from_committed_records(folder: Path) -> None
     found = {(r.cell.method or "unquantized", r.cell.scheme or ""): r for r in records}
     ordered = [found[method, scheme] for method, scheme in order]
     assert len(ordered) == len(records)
-    assert tables.markdown(tables.grid(tables.rows(ordered))) == (folder / "table.md").read_text(
+    assert markdown(perplexity.grid(perplexity.rows(ordered))) == (folder / "table.md").read_text(
         "utf-8"
     )
 
@@ -145,9 +146,9 @@ def test_committed_tables_are_drawn_from_committed_records(folder: Path) -> None
 @pytest.mark.parametrize("folder", sorted(RESULTS.glob("reference/*")), ids=lambda f: f.name)
 def test_no_committed_cell_beats_the_unquantized_model(folder: Path) -> None:
     records = [read_record(path) for path in folder.glob("records/*.json")]
-    for row in tables.rows(records):
+    for row in perplexity.rows(records):
         if row.ratio is not None:
-            assert row.ratio.high > 1, row.label
+            assert row.ratio.high > 1, labels.of_row(row.record)
 
 
 def test_a_hub_name_is_found_in_the_hubs_cache(

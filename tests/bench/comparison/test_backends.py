@@ -20,7 +20,7 @@ from bench.comparison.measure import ThroughputSuite
 from bench.comparison.quantize import quantize
 from bench.comparison.request import Request, open_model
 from bench.records.record import Record
-from bench.report import report
+from bench.report import draw
 from kernels.linear import QuantizedLinear
 from quantcore import codes
 from quantcore.errors import InputError
@@ -111,7 +111,7 @@ def test_a_folder_runs_from_its_codes(small: Request, tmp_path: Path) -> None:
 
 def test_tables_and_reports_say_what_ran(small: Request, tmp_path: Path) -> None:
     run = compare(replace(small, methods=("rtn",), backend="auto"), out=tmp_path / "run")
-    (layout,) = report.write(run.records, run.folder)
+    (layout,) = draw.write(run.records, run.folder)
     linears = run.records[1].backends["cpu"]
     said = f"ran from their codes on backend auto (linears by backend: cpu {linears})"
     assert any(said in note for note in layout.notes)
@@ -121,7 +121,7 @@ def test_tables_and_reports_say_what_ran(small: Request, tmp_path: Path) -> None
     folder = quantize(small, method="rtn", scheme="int4-g32", out=tmp_path / "folder")
     request = replace(small, model=str(folder), methods=(), schemes=(), backend="cpu")
     own = compare(request, out=tmp_path / "own")
-    (layout,) = report.write(own.records, own.folder)
+    (layout,) = draw.write(own.records, own.folder)
     assert layout.title.startswith(f"{folder} (RTN INT4-g32, from its codes)")
     assert layout.body[0][0] == "codes, FP32"
 
@@ -179,7 +179,7 @@ def test_speed_is_measured_on_every_backend_and_quality_on_the_exact_weights(
             assert set(model["linears"]) == {name}
             assert len(model["runs"]) == 2 * 2
             assert model["weight_bytes"] < metric["unquantized"]["weight_bytes"]
-    report.write(outcome.records, outcome.folder, price_per_hour=2.0)
+    draw.write(outcome.records, outcome.folder, price_per_hour=2.0)
     written = {path.name for path in outcome.folder.iterdir()}
     assert {"throughput.md", "throughput.csv", "throughput.png", "throughput.svg"} <= written
     lines = pd.read_csv(outcome.folder / "throughput.csv")

@@ -33,7 +33,8 @@ from bench.comparison.request import Request, build_calibration, open_model
 from bench.comparison.run_folder import OtherComparison, RunFolder
 from bench.gate.key import declared_of
 from bench.records.record import read_record
-from bench.report import report, tables
+from bench.registry import METHODS
+from bench.report import draw, perplexity
 from quantcore import exclusion
 from quantcore.errors import InputError, Unwritable
 from quantcore.quantize import quantize_model
@@ -482,20 +483,20 @@ def test_tables_are_functions_of_records(compared: Outcome, tmp_path: Path) -> N
             read_record(path)
             for path in map(Path, (compared.folder / r.cell.file_name for r in compared.records))
         ]
-        report.write(records, tmp_path / folder)
+        draw.write(records, tmp_path / folder)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
 
 
 def test_the_best_of_each_column_is_marked(request_for: Request, compared: Outcome) -> None:
     records = compared.records
-    layout = tables.grid(tables.rows(records))
+    layout = perplexity.grid(perplexity.rows(records))
     for column, scheme in enumerate(request_for.schemes):
         values = {
             r.cell.method: r.metrics[METRIC]["value"] for r in records if r.cell.scheme == scheme
         }
         marked = [label for label, entries in layout.body if entries[column].best]
-        assert marked == [tables.METHODS[str(min(values, key=values.__getitem__))].label]
+        assert marked == [METHODS[str(min(values, key=values.__getitem__))].label]
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,11 @@ from bench.comparison.compare import Outcome, begin, compare
 from bench.comparison.measure import PartFailed, Suite, TasksSuite, TextSuite, ThroughputSuite
 from bench.comparison.progress import Reporter
 from bench.comparison.request import Request
-from bench.comparison.workbench import label_of
 from bench.gate.changes import Change, changes
 from bench.records.check import sealed
 from bench.records.record import Record, read_record
-from bench.report import report, tables
+from bench.report import draw, labels
+from bench.report import perplexity as perplexity_table
 from bench.report.pair import open_cell, pair
 from quantcore.errors import Unwritable
 from suites import divergence, perplexity
@@ -90,7 +90,7 @@ def test_what_was_measured_is_kept_and_shown(
     assert outcome.failed == (rtn,)
     for path in (tmp_path / "run" / "records").glob("*.json"):
         jsonschema.validate(json.loads(path.read_text("utf-8")), SCHEMA)
-    layouts = report.write(outcome.records, outcome.folder)
+    layouts = draw.write(outcome.records, outcome.folder)
     ppl = next(one for one in layouts if "ppl" in one.title)
     assert not any(entry.failed for _, row in ppl.body for entry in row)
     tasks = next(one for one in layouts if "accuracy" in one.title)
@@ -185,7 +185,7 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_measured(
 ) -> None:
     """Without --out, as most people run it: the same command finds its folder again."""
     monkeypatch.chdir(tmp_path)
-    target = (Record, "write") if broken_at == "record" else (report, "_write")
+    target = (Record, "write") if broken_at == "record" else (draw, "_tables")
     with monkeypatch.context() as patch:
         patch.setattr(*target, full)
         with pytest.raises(Unwritable, match="No space left"):
@@ -303,9 +303,9 @@ def test_a_perplexity_that_underflows_leaves_divergence(
     assert set(rtn.failures) == {"perplexity"}
     assert "underflowed" in rtn.failures["perplexity"]
     assert set(rtn.metrics) == {rtn.cell.suites["divergence"]["metric"]}
-    rows = tables.rows(outcome.records)
+    rows = perplexity_table.rows(outcome.records)
     assert [row.value for row in rows] == [None, None]
-    report.write(outcome.records, outcome.folder)
+    draw.write(outcome.records, outcome.folder)
 
 
 def test_a_cell_of_which_nothing_was_measured_has_failed(
@@ -353,9 +353,9 @@ def test_a_backend_that_stands_in_is_in_the_record_of_stored_codes(
         request_, model=str(folder), methods=(), schemes=(), suites=("perplexity",), backend="auto"
     )
     (record,) = compare(request, out=tmp_path / "run").records
-    assert label_of(record.cell) == "float32"
+    assert labels.of_stage(record.cell) == "float32"
     assert any("takes 4 bits, not 3" in one for one in record.notices)
-    report.write((record,), tmp_path / "run")
+    draw.write((record,), tmp_path / "run")
     assert "takes 4 bits, not 3" in (tmp_path / "run" / "report.md").read_text("utf-8")
 
 

@@ -30,8 +30,8 @@ from bench.comparison.compare import Outcome, compare
 from bench.comparison.request import Request
 from bench.records.record import Record, read_record
 from bench.reference import MODEL_FOLDER
-from bench.report import report
-from bench.report import tasks as task_tables
+from bench.report import draw
+from bench.report.scores import language_differences, scores
 from quantcore.errors import InputError
 from suites import TASK_SUITES, harness, language_model
 from suites.harness import TaskOptions, TaskSet
@@ -152,7 +152,7 @@ def test_every_damage_is_counted_where_it_belongs(
     for metric in ("json_acc", "tool_calls_acc", "multilingual_acc"):
         assert base.metrics[metric]["value"] == 1.0
         assert set(base.metrics[metric]["columns"]["outcome"]) == {"right"}
-    found = {one.suite: one for one in task_tables.results([base, int3]) if one.against}
+    found = {one.suite: one for one in scores([base, int3]) if one.against}
     columns = found["json"].columns
     dropped = [i for i, name in enumerate(columns["id"]) if int(name.split("/")[2]) % 3 == 0]
     assert len(dropped) > 70
@@ -167,9 +167,9 @@ def test_every_damage_is_counted_where_it_belongs(
     # Tool calls: what is no call is no call, except where none was due.
     assert Counter(found["tool_calls"].columns["outcome"])["no_call"] > 20
     # Nine languages: only Hindi is lost, and only Hindi's loss is beyond English's.
-    losses = task_tables.language_comparisons(
+    losses = language_differences(
         found["multilingual"],
-        next(o for o in task_tables.results([base]) if o.suite == "multilingual"),
+        next(o for o in scores([base]) if o.suite == "multilingual"),
     )
     assert losses["hi"].difference == -1.0
     assert losses["hi"].significant()
@@ -180,7 +180,7 @@ def test_every_damage_is_counted_where_it_belongs(
 
 def test_the_table_says_it(measured: tuple[Request, Path, tuple[Record, ...]]) -> None:
     _, folder, records = measured
-    layouts = report.write(records, folder)
+    layouts = draw.write(records, folder)
     assert [layout.title for layout in layouts[1:]] == [
         f"{records[0].model_name}, INT4-G32: divergence".replace("G32", "g32"),
         f"{records[0].model_name}, INT3-g64: accuracy by suite, %",
@@ -262,7 +262,7 @@ def test_no_loss_says_what_would_have_been_seen(
     scripted.script = staticmethod(lambda quantized, item: item["target"])
     request = replace(request_for, methods=("rtn",), schemes=("int4-g32",), suites=("json",))
     outcome = compare(request, out=tmp_path / "run")
-    (layout,) = report.write(outcome.records, outcome.folder)
+    (layout,) = draw.write(outcome.records, outcome.folder)
     said = next(note for note in layout.notes if note.startswith("RTN:"))
     assert "no loss found; losses above" in said
     assert not (outcome.folder / "table.md").exists()
@@ -274,7 +274,7 @@ def test_a_model_that_knows_nothing_has_nothing_to_lose(
     scripted.script = staticmethod(lambda quantized, item: "no idea")
     request = replace(request_for, methods=("rtn",), schemes=("int4-g32",), suites=("json",))
     outcome = compare(request, out=tmp_path / "run")
-    (layout,) = report.write(outcome.records, outcome.folder)
+    (layout,) = draw.write(outcome.records, outcome.folder)
     said = next(note for note in layout.notes if note.startswith("RTN:"))
     assert "no loss found" not in said
     assert "json (0.0 % right before)" in said
@@ -410,7 +410,7 @@ def test_divergence_alone(request_for: Request, tmp_path: Path) -> None:
     outcome = compare(request, out=tmp_path / "run")
     values = [next(iter(record.metrics.values()))["value"] for record in outcome.records]
     assert 0 == values[0] < values[1] < values[2]
-    assert len(report.write(outcome.records, outcome.folder)) == 2
+    assert len(draw.write(outcome.records, outcome.folder)) == 2
     validator = jsonschema.Draft202012Validator(SCHEMA)
     for path in outcome.folder.glob("records/*.json"):
         validator.validate(json.loads(path.read_text("utf-8")))
@@ -559,7 +559,7 @@ def test_a_metric_of_the_whole_set_is_shown_and_not_paired(
     assert all(metric["value"] > 1 for metric in metrics)
     assert metrics[0]["value"] != metrics[1]["value"]
     assert metrics[0]["columns"]["value"] == [None] * 3
-    (layout,) = report.write(outcome.records, outcome.folder)
+    (layout,) = draw.write(outcome.records, outcome.folder)
     assert [entry.lines for _, row in layout.body for entry in row] == [
         (f"{metric['value']:.4g}",) for metric in metrics
     ]
@@ -567,29 +567,6 @@ def test_a_metric_of_the_whole_set_is_shown_and_not_paired(
     validator = jsonschema.Draft202012Validator(SCHEMA)
     for path in outcome.folder.glob("records/*.json"):
         validator.validate(json.loads(path.read_text("utf-8")))
-
-
-def test_items_with_a_value_on_one_model_alone_are_left_out_of_the_pairs() -> None:
-    """A metric's range may depend on the model: what is above 1 on one of two is no accuracy."""
-    folder = Path(__file__).parents[3] / "results/reference/tasks/records"
-    base, other = (
-        read_record(folder / f"{name}.json") for name in ("unquantized", "rtn_int3-g128")
-    )
-    name = next(iter(task_tables.pair_suites(other, base)))
-    metric = other.cell.suites[name]["metric"]
-    columns = {key: [*values] for key, values in other.metrics[metric]["columns"].items()}
-    columns["value"][:3] = [None] * 3
-    partly = replace(
-        other, metrics={**other.metrics, metric: {**other.metrics[metric], "columns": columns}}
-    )
-    before = base.metrics[metric]["columns"]["value"][3:]
-    after = columns["value"][3:]
-    lost = sum(a - b for a, b in zip(after, before, strict=True)) / len(after)
-    assert task_tables.pair_suites(partly, base)[name].difference == pytest.approx(lost)
-    assert task_tables.pair_suites(base, partly)[name].difference == pytest.approx(-lost)
-    columns["id"][0] = "another"
-    with pytest.raises(InputError, match=f"{name}: the items of"):
-        task_tables.pair_suites(partly, base)
 
 
 def test_tasks_of_a_group_keep_each_its_own_metric(
@@ -625,7 +602,7 @@ def test_tasks_of_a_group_keep_each_its_own_metric(
         assert metric["value"] == sum(columns["value"][3:]) / 3
         assert set(metric["aggregates"]) == {"awqbench_pages"}
         assert metric["aggregates"]["awqbench_pages"] > 1
-    (layout,) = report.write(outcome.records, outcome.folder)
+    (layout,) = draw.write(outcome.records, outcome.folder)
     (_, entries) = layout.body[0]
     assert [entry.lines[0] for entry in entries] == [f"{100 * one['value']:.1f}" for one in metrics]
     assert any("points" in note for note in layout.notes)

@@ -18,7 +18,7 @@ from bench.gate.changes import own_changes
 from bench.gate.judge import judge
 from bench.gate.noise import detectable_of, noise_of, tolerance_of
 from bench.gate.units import parsed_tolerance
-from bench.report import tables
+from bench.report.grid import markdown
 from bench.stats import tolerance
 from quantcore.errors import InputError
 from tests.bench.gate.changed import PERPLEXITY, changed, of_tasks, outcomes
@@ -110,7 +110,7 @@ def test_another_instruction_set_passes_where_reruns_showed_nothing(
         now = changed(made.quantized, rounded)
         result = judge(made, tmp_path / "b.json", (made.unquantized, now), made.declared)
         assert outcomes(result) == {"perplexity": "pass", "divergence": "pass"}
-    table = tables.markdown(report.grid(result))
+    table = markdown(report.grid(result))
     assert "+0.00 " not in table
     assert "+0.0000 " not in table
 

@@ -16,9 +16,11 @@ from bench.comparison.compare import compare
 from bench.comparison.request import Request
 from bench.records import check as record_check
 from bench.records.record import Record, read_record, record_of
-from bench.report import tables
+from bench.report import breakdowns, perplexity
 from bench.report import tasks as task_tables
 from bench.report import throughput as throughput_tables
+from bench.report.grid import markdown
+from bench.report.scores import scores
 from quantcore.errors import InputError
 
 SHORT = (None, -1, {}, "gone", "half")
@@ -92,14 +94,14 @@ def read(document: dict[str, Any]) -> Record | str:
 
 def shown(records: list[Record]) -> None:
     """All that is drawn from records, in words."""
-    rows = tables.rows(records)
-    found = task_tables.results(records)
+    rows = perplexity.rows(records)
+    found = scores(records)
     speeds = throughput_tables.speeds(records)
-    grids = [tables.grid(rows), *task_tables.grids(records, found)]
-    grids += task_tables.breakdowns(records, found)
+    grids = [perplexity.grid(rows), *task_tables.grids(records, found)]
+    grids += breakdowns.grids(records, found)
     grids += [throughput_tables.grid(speeds, 2.0)] if speeds else []
     for grid in grids:
-        tables.markdown(grid)
+        markdown(grid)
 
 
 @pytest.mark.parametrize(

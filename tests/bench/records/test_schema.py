@@ -15,9 +15,10 @@ import pytest
 
 from bench.comparison import compare
 from bench.comparison.request import Request
-from bench.comparison.workbench import Workbench, label_of
+from bench.comparison.workbench import Workbench
 from bench.records import environment
 from bench.records.record import SCHEMA_VERSION, Cell, Record
+from bench.report import labels
 
 SCHEMA = json.loads((resources.files("bench.records") / "record.schema.json").read_text("utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -58,7 +59,7 @@ def test_fresh_records_are_valid(
     measure = Workbench._measure
 
     def fails_once(bench: Workbench, cell: Cell, *arguments: Any) -> Any:
-        if "AWQ" in label_of(cell):
+        if "AWQ" in labels.of_stage(cell):
             raise ArithmeticError("planted")
         return measure(bench, cell, *arguments)
 

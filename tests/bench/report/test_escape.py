@@ -32,8 +32,8 @@ from bench.gate.judge import judge
 from bench.gate.key import declared_of
 from bench.plugin import hooks as pytest_plugin
 from bench.records.record import Record, read_record
-from bench.report import escape, report, tables
-from bench.report.tables import Entry, Grid
+from bench.report import draw, escape
+from bench.report.grid import Field, Grid, markdown, print_table
 
 NAME = "=1+1|a<script>alert(1)<!--\n# x$y_`z`$ [bold]*b* :boom: [c](d) \x1b[31m\u202e&lt;\\"
 SHOWN = NAME.replace("\n", " ").replace("\x1b", "\\x1b").replace("\u202e", "\\u202e")
@@ -210,7 +210,7 @@ def of_tasks() -> list[Record]:
 
 def test_everything_that_is_drawn_of_records(tmp_path: Path) -> None:
     records = of_tasks()
-    report.write(records, tmp_path)
+    draw.write(records, tmp_path)
     for name in ("table.md", "tasks.md"):
         assert_inert((tmp_path / name).read_text("utf-8"))
     assert_inert(
@@ -236,19 +236,19 @@ def test_everything_that_is_drawn_of_records(tmp_path: Path) -> None:
 
 
 def test_a_table_of_any_names() -> None:
-    entry = Entry(lines=(NAME, NAME), best=True)
+    field = Field(lines=(NAME, NAME), best=True)
     layout = Grid(
         title=NAME,
-        header=[Entry(lines=("",)), Entry(lines=(NAME,))],
-        body=[(NAME, [entry]), (NAME, [Entry(lines=("1.0",))])],
+        header=[Field(lines=("",)), Field(lines=(NAME,))],
+        body=[(NAME, [field]), (NAME, [Field(lines=("1.0",))])],
         notes=[NAME, f"  # {NAME}", f"1. {NAME}", "---"],
     )
-    text = tables.markdown(layout)
+    text = markdown(layout)
     assert_inert(text)
     assert table_of(text) == [["", SHOWN], [SHOWN, f"{SHOWN}\n{SHOWN}"], [SHOWN, "1.0"]]
     assert kinds(parsed(text)).count("list_item_open") == 4
     file = io.StringIO()
-    tables.print_table(Console(file=file, width=1000), layout)
+    print_table(Console(file=file, width=1000), layout)
     assert "\x1b" not in file.getvalue()
     assert f"* {SHOWN}" in file.getvalue()
     assert len(file.getvalue().splitlines()) == 14
@@ -363,7 +363,7 @@ def test_what_pytest_prints(request: pytest.FixtureRequest, tmp_path: Path) -> N
     with pytest.raises(pytest.fail.Exception, match=re.escape(SHOWN)) as failed:
         fixture.gate(f"{NAME}.json")
     assert "\x1b" not in str(failed.value)
-    layout = Grid(title=NAME, header=[Entry(lines=("",))], body=[(NAME, [])], notes=[])
+    layout = Grid(title=NAME, header=[Field(lines=("",))], body=[(NAME, [])], notes=[])
     stash = pytest.Stash()
     stash[pytest_plugin._TABLES] = [(Path(NAME), [layout])]
     printed: list[str] = []

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from bench import registry
 from bench.records.record import Cell, Record
-from bench.report import published, tables
+from bench.report import perplexity, published
+from bench.report.grid import markdown, rich_table
 from suites.texts import WIKITEXT2_TEST_SHA256
 
 LLAMA_2_7B = "meta-llama/Llama-2-7b-hf"
@@ -201,7 +202,7 @@ def of_one_model(**changes: Any) -> Sequence[Record]:
 
 
 def test_a_table_of_llama_2_7b() -> None:
-    layout = tables.grid(tables.rows(of_one_model()))
+    layout = perplexity.grid(perplexity.rows(of_one_model()))
     body = {label: entries[0].lines for label, entries in layout.body}
     assert body["FP16"][:3] == ("5.472", "paper 5.47", "article claims 5.47")
     assert body["RTN"][:3] == ("5.731", "paper 5.73", "article claims 5.68")
@@ -210,25 +211,25 @@ def test_a_table_of_llama_2_7b() -> None:
     (note,) = [note for note in layout.notes if note.startswith("Published")]
     assert "arXiv 2306.00978" in note
     assert "claims, not a reference" in note
-    assert "paper 5.60<br>article claims 5.49" in tables.markdown(layout)
+    assert "paper 5.60<br>article claims 5.49" in markdown(layout)
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(tables.rich_table(layout))
+    console.print(rich_table(layout))
     assert "article claims 5.49" in console.export_text()
-    long = tables.long_table(tables.rows(of_one_model()))
+    long = perplexity.long_table(perplexity.rows(of_one_model()))
     assert long["published_by_paper"].tolist()[1::2] == [5.73, 5.60]
     assert long["claimed_by_article"].tolist() == [5.47, 5.68, 5.51, 5.49]
 
 
 def test_other_models_have_no_such_columns() -> None:
-    layout = tables.grid(tables.rows(of_one_model(model_name="mine")))
+    layout = perplexity.grid(perplexity.rows(of_one_model(model_name="mine")))
     assert not any("paper" in line for _, e in layout.body for line in e[0].lines)
     assert not any(note.startswith("Published") for note in layout.notes)
-    long = tables.long_table(tables.rows(of_one_model(model_name="mine")))
+    long = perplexity.long_table(perplexity.rows(of_one_model(model_name="mine")))
     assert "published_by_paper" not in long.columns
 
 
 def test_a_failed_cell_has_no_published_line() -> None:
     records = of_one_model()
     broken = replace(records[1], status="failed", metrics={}, error="planted")
-    layout = tables.grid(tables.rows([records[0], broken, *records[2:]]))
+    layout = perplexity.grid(perplexity.rows([records[0], broken, *records[2:]]))
     assert dict(layout.body)["RTN"][0].lines == ("failed",)
