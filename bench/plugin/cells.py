@@ -11,7 +11,9 @@ import torch
 from torch.nn import functional
 
 from bench.comparison.request import Request
-from bench.plugin.hooks import keep_kernel, option_of, request_of, timed_backends
+from bench.plugin import table
+from bench.plugin.options import option_of
+from bench.plugin.session import REQUEST
 from bench.report import escape
 from kernels import backends
 from kernels.place import Place
@@ -24,8 +26,6 @@ pytestmark = pytest.mark.awq_bench
 
 KERNEL_TOKENS = (1, 4, 16, 64, 256)
 _ROTATED_BYTES = 2**27
-_ROWS, _COLUMNS = 4096, 4096
-KERNEL_SHAPE = f"{_ROWS} x {_COLUMNS}"
 
 Linear = Callable[[torch.Tensor, int], torch.Tensor]
 
@@ -35,67 +35,76 @@ def _dtypes() -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test for each cell and suite, with an id that says which."""
-    request = request_of(metafunc.config)
+    """Make one test for each cell and suite, with an id that says which."""
+    request = metafunc.config.stash[REQUEST]
     name = request.model.rstrip("/").rsplit("/", 1)[-1]
     rows: list[tuple[str | None, str | None]] = [(None, None)]
     rows += [(method, scheme) for scheme in request.schemes for method in request.methods]
-    labels = ["unquantized" if m is None else f"{m}-{s}" for m, s in rows]
+    ids = ["unquantized" if method is None else f"{method}-{scheme}" for method, scheme in rows]
     if "timed_cell" in metafunc.fixturenames:
         timed: list[Any] = []
         if "throughput" in request.suites:
-            timed.append(pytest.param((*rows[0], None), id=f"{name}-{labels[0]}"))
+            timed.append(pytest.param((*rows[0], None), id=f"{name}-{ids[0]}"))
             timed += [
-                pytest.param((*row, backend), id=f"{name}-{label}-{backend}")
-                for row, label in zip(rows[1:], labels[1:], strict=True)
-                for backend in timed_backends(request)
+                pytest.param((*row, backend), id=f"{name}-{cell}-{backend}")
+                for row, cell in zip(rows[1:], ids[1:], strict=True)
+                for backend in _timed_backends(request)
             ]
         metafunc.parametrize("timed_cell", timed)
     if "cell_and_suite" in metafunc.fixturenames:
-        suites = [s for s in (*request.suites, *request.tasks) if s != "throughput"]
+        asked = (*request.suites, *request.tasks)
         metafunc.parametrize(
             "cell_and_suite",
             [
-                pytest.param((*row, suite), id=f"{name}-{label}-{suite}")
-                for row, label in zip(rows, labels, strict=True)
-                for suite in suites
-                if _measured(request, suite, row[1])
+                pytest.param((*row, suite), id=f"{name}-{cell}-{suite}")
+                for row, cell in zip(rows, ids, strict=True)
+                for suite in asked
+                if suite != "throughput" and _measured(request, suite, row[1])
             ],
         )
 
 
+def _timed_backends(request: Request) -> tuple[str, ...]:
+    """Return the backends whose speed is measured, as `bench.comparison.measure` takes them."""
+    return request.throughput_backends or (request.backend or "auto",)
+
+
 def _measured(request: Request, suite: str, scheme: str | None) -> bool:
-    """Whether cells of a scheme run a suite: ``tasks-schemes`` may leave tasks out."""
+    """Say whether cells of a scheme run a suite: ``tasks-schemes`` may leave tasks out."""
     task = suite in (*TASK_SUITES, *request.tasks)
     return not task or scheme is None or scheme in (request.tasks_schemes or (scheme,))
 
 
 @pytest.fixture(scope="module", params=_dtypes(), ids=str)
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
-    """What activations, and the unquantized weight, are kept in."""
-    found: torch.dtype = getattr(torch, request.param)
-    return found
+    """Give the dtype that activations, and the unquantized weight, are kept in."""
+    kept_in: torch.dtype = getattr(torch, request.param)
+    return kept_in
 
 
-@pytest.fixture(scope="module", params=["unquantized", "int4-g128"])
+@pytest.fixture(scope="module", params=[table.UNQUANTIZED, table.QUANTIZED])
 def linear(request: pytest.FixtureRequest, dtype: torch.dtype) -> tuple[str, Linear]:
-    """Copies of one linear, more bytes than caches hold: quantized, or the vendor's product."""
+    """Copy one linear to more bytes than caches hold: quantized, or the vendor's product."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = torch.Generator().manual_seed(0)
-    plain = torch.randn(_ROWS, _COLUMNS, generator=generator)
-    if request.param == "unquantized":
+    plain = torch.randn(table.OUT_FEATURES, table.IN_FEATURES, generator=generator)
+    if request.param == table.UNQUANTIZED:
         size = plain.numel() * dtype.itemsize
         copies = [plain.to(device, dtype).clone() for _ in range(max(2, _ROTATED_BYTES // size))]
         return request.param, lambda x, turn: functional.linear(x, copies[turn % len(copies)])
     scheme = QuantScheme.parse(request.param)
     place = Place(
-        device=device, dtype=dtype, scheme=scheme, out_features=_ROWS, in_features=_COLUMNS
+        device=device,
+        dtype=dtype,
+        scheme=scheme,
+        out_features=table.OUT_FEATURES,
+        in_features=table.IN_FEATURES,
     )
     name, _ = backends.choose("auto", place)
     module = backends.backend(name)
     packed = module.pack(quantize(plain.to(device), scheme), place)
     count = max(2, 2 * _ROTATED_BYTES // plain.numel())
-    many = [{key: one.clone() for key, one in packed.items()} for _ in range(count)]
+    many = [{key: part.clone() for key, part in packed.items()} for _ in range(count)]
     return request.param, lambda x, turn: module.linear(x, many[turn % count], None, place)
 
 
@@ -107,14 +116,14 @@ def test_kernel(
     tokens: int,
     request: pytest.FixtureRequest,
 ) -> None:
-    """A 4096 x 4096 linear at INT4-g128, and unquantized."""
+    """Time a 4096 x 4096 linear at INT4-g128, and unquantized."""
     cuda = torch.cuda.is_available()
-    x = torch.randn(tokens, _COLUMNS).to("cuda" if cuda else "cpu", dtype)
+    x = torch.randn(tokens, table.IN_FEATURES).to("cuda" if cuda else "cpu", dtype)
     kind, call = linear
     short = str(dtype).removeprefix("torch.")
-    benchmark.group = f"linear {_ROWS} x {_COLUMNS}, {short}, {tokens} tokens"
+    benchmark.group = f"linear {table.SHAPE}, {short}, {tokens} tokens"
     benchmark.extra_info |= {
-        "shape": KERNEL_SHAPE,
+        "shape": table.SHAPE,
         "scheme": kind,
         "dtype": short,
         "tokens": tokens,
@@ -130,18 +139,18 @@ def test_kernel(
 
     benchmark.pedantic(run, rounds=12, iterations=1, warmup_rounds=2)
     if benchmark.stats is not None:  # None with --benchmark-disable
-        keep_kernel(request.config, short, tokens, kind, sorted(benchmark.stats.stats.data))
+        table.keep(request.config, short, tokens, kind, sorted(benchmark.stats.stats.data))
 
 
 def test_cell(awq_bench_cells: Any, cell_and_suite: tuple[str | None, str | None, str]) -> None:
-    """One cell of the comparison, measured once; each of its suites is a test."""
+    """Measure one cell of the comparison, once; each of its suites is a test."""
     method, scheme, suite = cell_and_suite
     metric = _metric(awq_bench_cells, method, scheme, suite)
     assert math.isfinite(metric["value"])
 
 
 class _SuiteClock:
-    """A clock that stands still but for the seconds that it is told have passed."""
+    """A suite's clock stands still but for the seconds that it is told have passed."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -157,7 +166,7 @@ _CLOCK = _SuiteClock()
 def test_decode(
     benchmark: Any, awq_bench_cells: Any, timed_cell: tuple[str | None, str | None, str | None]
 ) -> None:
-    """Seconds of a token when decoding, as the throughput suite measured them."""
+    """Give the seconds of a token when decoding, as the throughput suite measured them."""
     method, scheme, backend = timed_cell
     metric = _metric(awq_bench_cells, method, scheme, "throughput")
     model = metric["unquantized"] if backend is None else metric["backends"][backend]
@@ -182,11 +191,13 @@ def test_decode(
 
 
 def _metric(comparison: Any, method: str | None, scheme: str | None, suite: str) -> Any:
-    """What a suite measured on a cell; the cell is measured if it was not yet."""
-    entry = next(
-        one for one in comparison.plan if (one[0].method, one[0].scheme) == (method, scheme)
+    """Return what a suite measured on a cell, which is measured if it was not yet."""
+    planned = next(
+        planned
+        for planned in comparison.plan
+        if (planned[0].method, planned[0].scheme) == (method, scheme)
     )
     with settings_called(option_of):
-        record = comparison.measure(entry)
+        record = comparison.measure(planned)
     assert suite not in record.reasons, escape.line(record.reasons[suite])
     return record.metrics[record.cell.suites[suite]["metric"]]

@@ -17,7 +17,7 @@ import pytest
 from bench.comparison.request import Request
 from bench.gate.baseline import write
 from bench.gate.make import make
-from bench.plugin import hooks
+from bench.plugin import options
 
 pytest.importorskip("pytest_benchmark")
 
@@ -240,5 +240,5 @@ def test_gates_fail_tests_and_end_with_their_tables(asked: Request, tmp_path: Pa
 
 def test_settings_are_called_as_the_project_gives_them() -> None:
     """It is an option of ours where there is one, else the key in the file of ``--awq-config``."""
-    assert hooks.option_of("text") == "--awq-text"
-    assert hooks.option_of("calibration_samples") == "calibration-samples"
+    assert options.option_of("text") == "--awq-text"
+    assert options.option_of("calibration_samples") == "calibration-samples"

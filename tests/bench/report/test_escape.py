@@ -30,7 +30,8 @@ from bench.gate import report as gate_report
 from bench.gate.baseline import Baseline, Tolerance, write
 from bench.gate.judge import judge
 from bench.gate.key import declared_of
-from bench.plugin import hooks as pytest_plugin
+from bench.plugin import hooks, session
+from bench.plugin.fixture import AwqBench
 from bench.records.record import Record, read_record
 from bench.report import draw, escape
 from bench.report.grid import Field, Grid, markdown, print_table
@@ -359,16 +360,16 @@ def test_what_is_said_meanwhile() -> None:
 
 
 def test_what_pytest_prints(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    fixture = pytest_plugin.AwqBench(request.config, tmp_path)
+    fixture = AwqBench(request.config, tmp_path)
     with pytest.raises(pytest.fail.Exception, match=re.escape(SHOWN)) as failed:
         fixture.gate(f"{NAME}.json")
     assert "\x1b" not in str(failed.value)
     layout = Grid(title=NAME, header=[Field(lines=("",))], body=[(NAME, [])], notes=[])
     stash = pytest.Stash()
-    stash[pytest_plugin._TABLES] = [(Path(NAME), [layout])]
+    stash[session.TABLES] = [(Path(NAME), [layout])]
     printed: list[str] = []
     terminal = SimpleNamespace(section=printed.append, write=printed.append)
-    pytest_plugin.pytest_terminal_summary(terminal, config=SimpleNamespace(stash=stash))  # type: ignore[arg-type]
+    hooks.pytest_terminal_summary(terminal, config=SimpleNamespace(stash=stash))  # type: ignore[arg-type]
     assert printed[0] == f"awq-bench: {SHOWN}"
     assert SHOWN in printed[1]
     assert "\x1b" not in "".join(printed)

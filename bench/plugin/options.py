@@ -1,0 +1,76 @@
+"""The plugin's own options, and the request that they make."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from quantcore.errors import InputError, settings_called
+
+if TYPE_CHECKING:
+    from bench.comparison.request import Request
+
+OPTIONS = {
+    "model": "model of the comparison cells: a folder, a hub name, or 'reference'",
+    "methods": "methods, separated by commas",
+    "schemes": "schemes, separated by commas",
+    "suites": "suites, separated by commas",
+    "text": "evaluation text",
+    "backend": "what runs quantized linears",
+}
+_DEFAULTS: dict[str, Any] = {
+    "text": "embedded",
+    "windows": 32,
+    "schemes": ("int4-g128", "int3-g128"),
+    "suites": ("perplexity", "throughput"),
+    "calibration_samples": 32,
+    "batch_sizes": (1,),
+    "prompt_lengths": (128,),
+    "rounds": 5,
+}
+
+
+def option_of(setting: str) -> str:
+    """The option of ours that gives a field of the request; else its key in ``--awq-config``."""
+    own = setting in (*OPTIONS, "out")
+    return f"--awq-{setting}" if own else setting.replace("_", "-")
+
+
+@settings_called(option_of)
+def request_of(config: pytest.Config) -> Request:
+    """Read what the options ask for.
+
+    Raises:
+        UsageError: something about them cannot work.
+    """
+    from bench import registry
+    from bench.comparison import measure
+    from bench.comparison.config import config_values
+    from bench.comparison.request import Request
+    from bench.report import escape
+    from quantcore.scheme import QuantScheme
+
+    values: dict[str, Any] = {}
+    path = config.getoption("--awq-config")
+    try:
+        if path is not None:
+            values = config_values(Path(path))
+            values.pop("out", None)  # that of --awq-out counts
+        kinds = {field.name: str(field.type) for field in fields(Request)}
+        for name in OPTIONS:
+            given = config.getoption(f"--awq-{name}")
+            if given is not None:
+                listed = kinds[name].startswith("tuple")
+                values[name] = tuple(given.split(",")) if listed else given
+        request = Request(**{**_DEFAULTS, **values})
+        measure.check(request)
+        for method in request.methods:
+            registry.method(method)
+        for scheme in request.schemes:
+            QuantScheme.parse(scheme)
+    except InputError as error:
+        raise pytest.UsageError(escape.line(f"awq-bench: {error}")) from error
+    return request
