@@ -1,4 +1,4 @@
-"""What comes from outside, in a form that each output shows and none obeys.
+"""What comes from outside takes a form that each output shows and none obeys.
 
 Names of models, files and tasks, and texts of errors, may hold anything. They are kept as they are,
 and escaped where they leave: once, by the function of the output they leave by.
@@ -38,7 +38,7 @@ _NUMBERED = re.compile(r"^(\d+)(?=[.)](\s|$))")
 
 
 def line(text: str) -> str:
-    r"""The text on one line: breaks and tabs become spaces, what cannot be seen its code.
+    r"""Put the text on one line: breaks and tabs become spaces, what cannot be seen its code.
 
     A code is Python's, such as ``\x1b`` of the escape character.
     """
@@ -46,7 +46,7 @@ def line(text: str) -> str:
 
 
 def terminal(text: str, *, style: str = "") -> Text:
-    """One line for a rich console, in which neither controls nor markup nor emoji codes act.
+    """Write a line for a rich console, in which neither controls nor markup nor emoji codes act.
 
     Args:
         text: what to show.
@@ -56,7 +56,7 @@ def terminal(text: str, *, style: str = "") -> Text:
 
 
 def markdown(text: str) -> str:
-    """One line of Markdown that shows the text: a cell, a heading, an item of a list.
+    """Write a line of Markdown that shows the text: a cell, a heading, an item of a list.
 
     CommonMark with GitHub's tables and formulas is meant.
     """
@@ -65,7 +65,7 @@ def markdown(text: str) -> str:
 
 
 def markdown_code(text: str) -> str:
-    """Inline code of Markdown, outside of tables."""
+    """Write inline code of Markdown, for outside of tables."""
     shown = line(text)
     longest = max((len(run) for run in re.findall("`+", shown)), default=0)
     room = " " if shown.startswith("`") or shown.endswith("`") else ""
@@ -74,7 +74,7 @@ def markdown_code(text: str) -> str:
 
 
 def xml(text: str) -> str:
-    """The text without characters that XML 1.0 forbids, which are shown by their codes.
+    """Show by their codes the characters that XML 1.0 forbids.
 
     The writer of the document still has to escape ``<`` and the like.
     """
@@ -82,7 +82,7 @@ def xml(text: str) -> str:
 
 
 def csv(value: object) -> object:
-    """A cell of CSV: a text on one line, quoted where a spreadsheet would take it for a formula.
+    """Write a cell of CSV on one line, quoted where a spreadsheet would take it for a formula.
 
     Anything but a text stays as it is, negative numbers too.
     """
@@ -93,9 +93,9 @@ def csv(value: object) -> object:
 
 
 def chart(text: str) -> str:
-    """The text on one line for matplotlib, which reads formulas between two dollar signs."""
+    """Write a line for matplotlib, which reads formulas between two dollar signs."""
     return line(text).replace("$", r"\$")
 
 
-def _code(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()
+def _code(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()
