@@ -25,7 +25,7 @@ from bench.comparison.progress import Reporter
 from bench.comparison.request import Request, open_model
 from bench.comparison.run_folder import RunFolder
 from bench.records import environment
-from bench.report import draw
+from bench.report import draw as drawing  # `draw` would be taken for this benchmark's own chart
 from lab.speed.timing import interleave, machine, markdown, spread, stopwatch, summary
 from quantcore.calibration import BlockWalk, calibrate
 from quantcore.checkpoint import LoadedModel
@@ -43,7 +43,7 @@ _BESIDE = {
     "copy weights": (Snapshot, "__init__"),
     "describe the machine": (environment, "describe"),
     "write records": (RunFolder, "keep"),
-    "draw tables and charts": (draw, "write"),
+    "draw tables and charts": (drawing, "write"),
 }
 """Where seconds outside the cells' own may go: what it is, and the function that does it."""
 
