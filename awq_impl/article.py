@@ -92,7 +92,7 @@ def within_group_losses(error: Tensor, blocks: Tensor) -> Tensor:
 
 
 def ratios(steps: int) -> list[float]:
-    """The exponents that are tried: 0, s = 1, comes first."""
+    """These exponents are tried; 0, s = 1, comes first."""
     return [step / steps for step in range(steps + 1)]
 
 
@@ -183,7 +183,7 @@ class ArticleAWQ:
 
     @property
     def name(self) -> str:
-        """What the user types."""
+        """It is what the user types."""
         return "awq-article"
 
     @property
@@ -192,7 +192,7 @@ class ArticleAWQ:
         return "shared"
 
     def settings(self) -> dict[str, object]:
-        """Steps of the search."""
+        """The steps of the search decide the result."""
         return {"steps": self.steps}
 
     def fold(self, fold: Fold, tasks: Sequence[GroupTask]) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""AutoAWQ's settings, and the shapes in which its checkpoints store a linear.
+"""AutoAWQ's settings are here, and the shapes in which its checkpoints store a linear.
 
 Source: AutoAWQ 0.2.9, ``awq/modules/linear/gemm.py`` and ``awq/models/_config.py``; its "GEMM"
 version, which Transformers and vLLM read. Nothing is packed here.
@@ -20,14 +20,14 @@ _PER_WORD = 8
 
 @dataclass(frozen=True, kw_only=True)
 class StoredTensor:
-    """Shape and type of one tensor of a checkpoint."""
+    """It says of which shape and type one tensor of a checkpoint is."""
 
     shape: tuple[int, int]
     dtype: torch.dtype
 
     @property
     def bits(self) -> int:
-        """Bits that it takes."""
+        """It takes so many bits."""
         item = 32 if self.dtype is torch.int32 else torch.finfo(self.dtype).bits
         return self.shape[0] * self.shape[1] * item
 
@@ -56,7 +56,7 @@ def autoawq_shapes(n: int, k: int, group_size: int) -> dict[str, StoredTensor]:
 
 
 def autoawq_settings(scheme: QuantScheme) -> dict[str, object]:
-    """AutoAWQ's ``quant_config`` for a scheme.
+    """Give AutoAWQ's ``quant_config`` for a scheme.
 
     ``zero_point`` is True for asymmetric grids; ``q_group_size`` is -1 for whole channels.
 

@@ -20,7 +20,7 @@ _SMALLEST = 0.5
 
 
 def factors(steps: int) -> list[float]:
-    """What ranges are shrunk by: 1, 1 - 1/steps, ... down to a half."""
+    """Ranges are shrunk by these: 1, 1 - 1/steps, ... down to a half."""
     return [1 - step / steps for step in range(round(steps * (1 - _SMALLEST)) + 1)]
 
 

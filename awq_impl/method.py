@@ -23,14 +23,14 @@ which the output error of either alone does not see. Structure tells which rows 
 
 @dataclass(frozen=True, kw_only=True)
 class AWQ:
-    """``awq`` (scales only) and ``awq+clip`` (the same scales, then ranges clipped)."""
+    """It is ``awq`` (scales only) and ``awq+clip`` (the same scales, then ranges clipped)."""
 
     clip: bool = False
     steps: int = 20
 
     @property
     def name(self) -> str:
-        """What the user types."""
+        """It is what the user types."""
         return "awq+clip" if self.clip else "awq"
 
     @property
@@ -39,7 +39,7 @@ class AWQ:
         return "shared"
 
     def settings(self) -> dict[str, object]:
-        """Steps of the search, and what is not clipped."""
+        """The steps of the search decide the result, and what is not clipped."""
         return {"steps": self.steps, "unclipped": UNCLIPPED if self.clip else None}
 
     def fold(self, fold: Fold, tasks: Sequence[GroupTask]) -> Tensor | None:

@@ -12,7 +12,7 @@ _FLOOR = 1e-4  # of the mean: a channel that is always zero must not ask for an 
 
 
 def activation_salience(mean_abs: Tensor) -> Tensor:
-    """Mean |x| of every input channel, over its own mean, float32 [K]; at least 1e-4."""
+    """Divide mean |x| of every input channel by its own mean, float32 [K]; it is at least 1e-4."""
     return (mean_abs / mean_abs.mean().clamp(min=1e-30)).clamp(min=_FLOOR)
 
 

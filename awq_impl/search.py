@@ -23,7 +23,7 @@ from quantcore.scheme import QuantScheme
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleChoice:
-    """The scales that lost least, and what the search saw."""
+    """It holds the scales that lost least, and what the search saw."""
 
     scales: Tensor
     """float32 [K], positive; ones if nothing was better than leaving the weights alone."""
@@ -38,7 +38,7 @@ class ScaleChoice:
 
 
 def candidates(steps: int) -> list[tuple[float, bool]]:
-    """Exponents, and whether the weights' salience divides; s = 1, the exponent 0, comes first."""
+    """List exponents, and whether the weights' salience divides; s = 1 (exponent 0) comes first."""
     tried = [(step / steps, by_weight) for step in range(steps + 1) for by_weight in (False, True)]
     return tried[:-1]  # with the exponent 1 both forms are the same
 
@@ -46,7 +46,7 @@ def candidates(steps: int) -> list[tuple[float, bool]]:
 def candidate(
     activation: Tensor, weight: Tensor | None, exponent: float, *, rows: Tensor | None
 ) -> Tensor:
-    """S = a_x^exponent [/ a_w^(1 - exponent)], normalised so that max(s) * min(s) = 1; [K]."""
+    """Give s = a_x^exponent [/ a_w^(1 - exponent)], with max(s) * min(s) normalised to 1; [K]."""
     scales = activation.pow(exponent)
     if weight is not None:
         scales = scales / weight.pow(1 - exponent)
@@ -138,7 +138,7 @@ def _loss(
     scales: Tensor,
     eighths: Sequence[int] | None,
 ) -> float:
-    """The loss of every eighth row from each of these on; None: of all rows."""
+    """Sum up the loss of every eighth row from each of these on; None: of all rows."""
     total = 0.0
     for weight, stats in parts:
         for first in (None,) if eighths is None else eighths:
@@ -158,7 +158,7 @@ fraction of a percent of the loss; in all it is the work of 11 candidates scored
 
 
 def evaluations(count: int, rows: int) -> float:
-    """Scorings of all rows that the search does for so many candidates, s = 1 among them."""
+    """Count how often the search scores all rows for so many candidates, s = 1 among them."""
     if rows < RACED_FROM:
         return float(count)
     left, total = count, 0.0
@@ -170,7 +170,7 @@ def evaluations(count: int, rows: int) -> float:
 
 @dataclass(kw_only=True, eq=False)
 class _Runner:
-    """A candidate in the race, with its loss on the rows so far."""
+    """It is a candidate in the race, with its loss on the rows so far."""
 
     scales: Tensor
     exponent: float

@@ -45,17 +45,17 @@ class GPTQ:
 
     @property
     def name(self) -> str:
-        """What the user types."""
+        """It is what the user types."""
         order = "" if self.order == "on" else f"-{self.order}"
         return f"gptq{order}+seq" if self.sequential else f"gptq{order}"
 
     @property
     def calibration(self) -> CalibrationKind:
-        """Which statistics are wanted."""
+        """It says which statistics are wanted."""
         return "sequential" if self.sequential else "shared"
 
     def settings(self) -> dict[str, object]:
-        """Order, damping and block size."""
+        """Order, damping and block size decide the result."""
         return {"order": self.order, "damping": self.damping, "block": self.block}
 
     def fold(self, fold: Fold, tasks: Sequence[GroupTask]) -> Tensor | None:
@@ -99,7 +99,7 @@ class GPTQ:
     def work(
         self, group: LinearGroup, rows: Mapping[str, int], scheme: QuantScheme
     ) -> tuple[Work, Work]:
-        """A factorization, and K columns of which each updates those behind it.
+        """It takes a factorization, and K columns of which each updates those behind it.
 
         Cholesky takes a third of K^3 operations, the inverse two thirds.
         """
@@ -112,7 +112,7 @@ class GPTQ:
 
 
 def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, float]:
-    """Upper triangular U with ``(H + damping * mean(diag H) I)^-1 = U^T U``, and the damping used.
+    """Give upper triangular U, ``(H + damping * mean(diag H) I)^-1 = U^T U``, and the damping used.
 
     One Cholesky does: with J the reversal of rows and columns and J H J = L L^T, H = (JLJ)(JLJ)^T
     and JLJ is upper triangular, so U is its inverse. A factorization that fails raises the damping
@@ -138,7 +138,7 @@ def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, float]:
 
 
 def _inverse_of_upper(matrix: Tensor) -> Tensor:
-    """The inverse of an upper triangular matrix, by halves: products run faster than solving.
+    """Invert an upper triangular matrix by halves: products run faster than solving.
 
     [[A, B], [0, D]]^-1 = [[A^-1, -A^-1 B D^-1], [0, D^-1]], two thirds of K^3 operations.
     """

@@ -1,4 +1,4 @@
-"""GPTQ's loop over the columns of one segment as a single kernel launch.
+"""GPTQ's loop over the columns of one segment is a single kernel launch here.
 
 The columns of a segment depend on one another, the rows of W do not: each program keeps the
 segment of a few rows in registers and goes through its columns there. In eager mode every column

@@ -19,7 +19,7 @@ class RTN:
     calibration = "none"
 
     def settings(self) -> dict[str, object]:
-        """Nothing to set."""
+        """There is nothing to set."""
         return {}
 
     def fold(self, fold: Fold, tasks: Sequence[GroupTask]) -> Tensor | None:
@@ -33,5 +33,5 @@ class RTN:
     def work(
         self, group: LinearGroup, rows: Mapping[str, int], scheme: QuantScheme
     ) -> tuple[Work, Work]:
-        """Every weight once."""
+        """Every weight is rounded once."""
         return Work(), Work(rounded=sum(rows.values()) * group.in_features)

@@ -37,10 +37,10 @@ class Backend(Protocol):
         """Why it does not run there, as the end of a sentence about it; None: it does."""
 
     def pack(self, weight: QuantizedWeight, place: Place) -> dict[str, Tensor]:
-        """A weight of consecutive groups, without input scales, in its layout."""
+        """Lay out a weight of consecutive groups, without input scales."""
 
     def unpack(self, packed: Mapping[str, Tensor], place: Place) -> QuantizedWeight:
-        """The weight of `pack`."""
+        """Give back the weight that was packed."""
 
     def linear(
         self, x: Tensor, packed: Mapping[str, Tensor], bias: Tensor | None, place: Place
@@ -49,12 +49,12 @@ class Backend(Protocol):
 
 
 def backend(name: str) -> Backend:
-    """The module of that name, imported when it is used."""
+    """Import the module of that name."""
     return cast(Backend, importlib.import_module(_MODULES[name]))
 
 
 def choose(name: str, place: Place, *, setting: str = "backend") -> tuple[str, str | None]:
-    """The backend's name there, and a notice where something slower than could be runs.
+    """Name the backend that runs there, with a notice where something slower than could be runs.
 
     Args:
         name: of `NAMES`.

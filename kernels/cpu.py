@@ -68,7 +68,7 @@ def reason_against(place: Place) -> str | None:
 
 
 def ways(place: Place) -> list[str]:
-    """Those that run there."""
+    """Name the ways that run there."""
     found = ["chunks"]
     group = place.scheme.group_of(place.in_features)
     if group in _ATEN_GROUPS and place.scheme.scale_dtype is torch.float16:
@@ -80,7 +80,7 @@ def ways(place: Place) -> list[str]:
 
 
 def pack(weight: QuantizedWeight, place: Place) -> dict[str, Tensor]:
-    """The layout that is best over all numbers of tokens, and others where they are worth it."""
+    """Pack the layout that is best over all numbers of tokens, and others where worth it."""
     return {
         f"{layout}_{name}": tensor
         for layout in layouts_worth_holding(ways(place), table_for(place))
@@ -89,7 +89,7 @@ def pack(weight: QuantizedWeight, place: Place) -> dict[str, Tensor]:
 
 
 def layouts_worth_holding(running: Sequence[str], table: Table) -> list[str]:
-    """One layout, unless another is so much faster somewhere that it is worth the memory.
+    """Take one layout, unless another is so much faster somewhere that it is worth the memory.
 
     Args:
         running: ways that run there.
@@ -128,7 +128,7 @@ def _pack(layout: str, weight: QuantizedWeight, place: Place) -> dict[str, Tenso
 
 
 def _pack_aten(weight: QuantizedWeight, place: Place) -> dict[str, Tensor]:
-    """PyTorch's own layout, and for every group and output the scale and (8 - zero) * scale."""
+    """Pack PyTorch's own layout, with a scale and (8 - zero) * scale of every group and output."""
     above = -len(weight.codes) % _ATEN_ROWS
     codes = functional.pad(weight.codes.to(torch.int32), (0, 0, 0, above))
     scales = functional.pad(weight.scales.float(), (0, 0, 0, above))
@@ -141,7 +141,7 @@ def _pack_aten(weight: QuantizedWeight, place: Place) -> dict[str, Tensor]:
 
 
 def _pack_columns(weight: QuantizedWeight) -> dict[str, Tensor]:
-    """Outputs along rows, so that PyTorch's loops run over neighbours whatever the group size.
+    """Lay outputs along rows: PyTorch's loops then run over neighbours, whatever the group size.
 
     Returns:
         ``codes`` uint8 [chunks, ceil(K/2), width]: of input k in the low four bits, of
@@ -182,7 +182,7 @@ def _unpack_columns(packed: Mapping[str, Tensor], place: Place) -> QuantizedWeig
 
 
 def unpack(packed: Mapping[str, Tensor], place: Place) -> QuantizedWeight:
-    """The weight of `pack`."""
+    """Give back the weight that was packed."""
     if "native_codes" in packed:
         shape = (place.out_features, place.in_features)
         return native.unpack(_part("native", packed), place.scheme, shape)
@@ -212,7 +212,7 @@ def linear(x: Tensor, packed: Mapping[str, Tensor], bias: Tensor | None, place: 
 def _int4_cpu(
     x: Tensor, packed: list[Tensor], bias: Tensor | None, names: str, scheme: str, outputs: int
 ) -> Tensor:
-    """The fastest way for this many tokens, opaque to torch.compile."""
+    """Run the fastest way for this many tokens, opaque to torch.compile."""
     way, place = _way(x.dtype, scheme, outputs, x.shape[1], names, _nearest(x.shape[0]))
     tensors = dict(zip(names.split(","), packed, strict=True))
     return run(way, x, _part(_LAYOUT[way], tensors), bias, place)
@@ -228,7 +228,7 @@ def _(
 def _way(
     dtype: torch.dtype, scheme: str, outputs: int, inputs: int, names: str, tokens: int
 ) -> tuple[str, Place]:
-    """The fastest way of those whose layouts are held."""
+    """Choose the fastest way of those whose layouts are held."""
     place = _place(dtype, scheme, outputs, inputs)
     row = table_for(place)[tokens]
     held = {name.partition("_")[0] for name in names.split(",")}
@@ -248,7 +248,7 @@ def _place(dtype: torch.dtype, scheme: str, outputs: int, inputs: int) -> Place:
 
 
 def _nearest(tokens: int) -> int:
-    """Of `TOKENS`, by ratio."""
+    """Choose the nearest of `TOKENS`, by ratio."""
     power = round(math.log2(max(1, tokens)))
     return TOKENS[min(power, len(TOKENS) - 1)]
 
@@ -256,7 +256,7 @@ def _nearest(tokens: int) -> int:
 def run(
     way: str, x: Tensor, packed: Mapping[str, Tensor], bias: Tensor | None, place: Place
 ) -> Tensor:
-    """One way.
+    """Run one way.
 
     Args:
         way: of `WAYS`; it must run there.
@@ -292,7 +292,7 @@ _buffers = threading.local()
 
 
 def _scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Memory of this thread for one chunk of weights, kept from call to call.
+    """Keep memory of this thread for one chunk of weights, from call to call.
 
     Fresh memory comes page by page, and a call's pages took longer than its arithmetic.
     """
@@ -378,7 +378,7 @@ def known(place: Place) -> bool:
 
 
 def table_for(place: Place) -> Table:
-    """Seconds of every way that runs there, by tokens: from memory, the file, or measured now."""
+    """Give seconds of every way that runs there, by tokens: remembered, read, or measured now."""
     name = key(place)
     if name not in _measured:
         _measured[name] = _read(name) or _measure(name, place)
@@ -386,7 +386,7 @@ def table_for(place: Place) -> Table:
 
 
 def _size_class(place: Place) -> int:
-    """Weights of the layer as a power of 4: crossovers move slowly with size."""
+    """Round the layer's weights to a power of 4: crossovers move slowly with size."""
     return min(12, max(6, round(math.log(place.out_features * place.in_features, 4))))
 
 

@@ -21,12 +21,12 @@ _CHUNK_BYTES = {"cpu": 2**21, "cuda": 2**25}
 
 
 def reason_against(place: Place) -> str | None:
-    """Nothing is."""
+    """Nothing is against it."""
     return None
 
 
 def pack(weight: QuantizedWeight, place: Place) -> dict[str, Tensor]:
-    """Codes uint8 (two to a byte if they are of 4 bits), scales' bits and zero points.
+    """Keep codes in uint8 (two to a byte if they are of 4 bits), scales' bits and zero points.
 
     Scales are kept as integers, so that converting a model to another dtype leaves them alone.
     """
@@ -39,7 +39,7 @@ def pack(weight: QuantizedWeight, place: Place) -> dict[str, Tensor]:
 
 
 def unpack(packed: Mapping[str, Tensor], place: Place) -> QuantizedWeight:
-    """The weight of `pack`."""
+    """Give back the weight that was packed."""
     return _rows(packed, place, 0, place.out_features)
 
 
@@ -68,6 +68,6 @@ def linear(x: Tensor, packed: Mapping[str, Tensor], bias: Tensor | None, place: 
 
 
 def as_bits(values: Tensor) -> Tensor:
-    """A copy of floats as integers of the same width."""
+    """Copy floats as integers of the same width."""
     width = {1: torch.uint8, 2: torch.int16, 4: torch.int32}[values.element_size()]
     return values.contiguous().view(width).clone()

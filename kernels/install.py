@@ -18,7 +18,7 @@ from quantcore.grid import QuantizedWeight
 
 @dataclass
 class Installed:
-    """What `install` did."""
+    """It says what `install` did."""
 
     replaced: dict[str, nn.Module] = field(default_factory=dict)
     """The modules that were there before, by name."""
@@ -104,7 +104,7 @@ def _on(weight: QuantizedWeight, device: torch.device) -> QuantizedWeight:
 
 
 def twin(model: nn.Module) -> nn.Module:
-    """A second model of the same tensors: its modules can be replaced without touching the first's.
+    """Make a second model of the same tensors, whose modules can be replaced by themselves.
 
     Parameters and buffers are shared, not copied.
     """
@@ -116,7 +116,7 @@ def twin(model: nn.Module) -> nn.Module:
 def installed(
     model: nn.Module, weights: Mapping[str, QuantizedWeight], *, backend: str
 ) -> Iterator[Installed]:
-    """`install` for the length of a with block."""
+    """Have `install` hold for the length of a with block."""
     done = install(model, weights, backend=backend)
     try:
         yield done

@@ -33,7 +33,7 @@ PLANE = TILE // PLANES
 
 @dataclass(frozen=True, kw_only=True)
 class TiledWeight:
-    """One linear's weight as the Triton kernels read it."""
+    """It is one linear's weight as the Triton kernels read it."""
 
     codes: Tensor
     """int16 [ceil(N/128), ceil(K/128), 128, 32]"""
@@ -45,12 +45,12 @@ class TiledWeight:
 
     @property
     def per_tile(self) -> int:
-        """Grid words of one output in a tile: 1, 2 or 4."""
+        """One output has so many grid words in a tile: 1, 2 or 4."""
         return per_tile(self.group_size, self.in_features)
 
 
 def per_tile(group_size: int, in_features: int) -> int:
-    """Grid words of one output in a tile of 128 inputs, of a group size that the layout takes."""
+    """Count one output's grid words in a tile, of a group size that the layout takes."""
     if group_size == in_features or group_size % TILE == 0:
         return 1
     return 2 if group_size % 64 == 0 else 4
@@ -101,7 +101,7 @@ def tile(weight: QuantizedWeight) -> TiledWeight:
 
 
 def untile(weight: TiledWeight) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes uint8 [N, K], scales float16 and zero points uint8 [N, K/G] of a tiled weight."""
+    """Unpack a weight: codes uint8 [N, K], scales float16 and zero points uint8 [N, K/G]."""
     n, k, group = weight.out_features, weight.in_features, weight.group_size
     tiles_n, tiles_k = weight.codes.shape[:2]
     words = weight.codes.to(torch.int32)

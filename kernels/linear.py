@@ -19,7 +19,7 @@ _STATE = ("codes", "scales", "zeros")
 
 
 class QuantizedLinear(nn.Module):
-    """y = x W^T + bias.
+    """It computes y = x W^T + bias.
 
     The weight is held once, in the layout of the backend that runs it, as integers that a change of
     the model's dtype leaves alone. It rounds no scales kept beside the weight either; only the bias
@@ -114,7 +114,7 @@ class QuantizedLinear(nn.Module):
         return weight + sum(one.numel() * one.element_size() for one in beside if one is not None)
 
     def quantized(self) -> QuantizedWeight:
-        """The weight, unpacked; inputs in the order in which backends take them."""
+        """It is the weight, unpacked; inputs are in the order in which backends take them."""
         return backends.backend(self.backend).unpack(self._held, self._at)
 
     def forward(self, x: Tensor) -> Tensor:

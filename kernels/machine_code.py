@@ -31,7 +31,7 @@ _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 @dataclass(frozen=True, kw_only=True)
 class MachineCode:
-    """Of one configuration on one generation of GPUs."""
+    """It describes one configuration on one generation of GPUs."""
 
     capability: int
     dtype: str
@@ -121,7 +121,7 @@ def _opcode(line: str) -> str:
 
 
 def _read(cubin: bytes) -> tuple[list[str], list[str], dict[str, str]]:
-    """All instructions, those of the main loop, and what `cuobjdump` says of resources."""
+    """Read all instructions, those of the main loop, and what `cuobjdump` says of resources."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(cubin)

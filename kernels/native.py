@@ -36,7 +36,7 @@ LEVELS = ("plain loops", "AVX2", "AVX512", "AVX512-BF16")
 
 @dataclass(frozen=True, kw_only=True)
 class Native:
-    """The library, and what it was compiled for."""
+    """It is the library, and what it was compiled for."""
 
     library: Any
     level: int
@@ -47,14 +47,14 @@ class Native:
 
 @dataclass(frozen=True, kw_only=True)
 class Missing:
-    """Why there is no native kernel."""
+    """It says why there is no native kernel."""
 
     reason: str
 
 
 @cache
 def load() -> Native | Missing:
-    """The kernel, compiled if this source was not yet compiled for this processor.
+    """Load the kernel, and compile it if this source was not yet compiled for this processor.
 
     The library lies in the user's cache. ``AWQ_BENCH_NATIVE=0`` does without.
     """
@@ -123,7 +123,7 @@ def reason_against(dtype: torch.dtype, scheme: QuantScheme, in_features: int) ->
 
 
 def pack(weight: QuantizedWeight) -> dict[str, Tensor]:
-    """Panels of 16 outputs x 8 inputs.
+    """Pack panels of 16 outputs x 8 inputs.
 
     Returns:
         ``codes`` int16 [ceil(N/16), ceil(K/8), 32]: word 2 o + p holds the codes of output o and
@@ -152,7 +152,7 @@ def pack(weight: QuantizedWeight) -> dict[str, Tensor]:
 def unpack(
     packed: Mapping[str, Tensor], scheme: QuantScheme, shape: tuple[int, int]
 ) -> QuantizedWeight:
-    """The weight [N, K] of `pack`."""
+    """Give back the weight [N, K] that was packed."""
     rows, columns = shape
     words = packed["codes"].unflatten(2, (PANEL, 2))
     planes = torch.stack([(words >> (4 * place)) & 15 for place in range(4)], dim=3)
@@ -171,7 +171,7 @@ def unpack(
 
 
 def _group(packed: Mapping[str, Tensor], inputs: int) -> int:
-    """The group size, made up to whole blocks where there is one group."""
+    """Make the group size up to whole blocks where there is one group."""
     groups = packed["scales"].shape[1]
     return inputs // groups if groups > 1 else inputs + -inputs % BLOCK
 
@@ -205,7 +205,7 @@ def linear(
 def decode(
     native: Native, packed: Mapping[str, Tensor], first: int, out: Tensor, inputs: int
 ) -> None:
-    """Weights of outputs ``first`` (a multiple of 16) and on, as many as ``out`` has rows.
+    """Decode outputs from ``first`` (a multiple of 16) on, as many as ``out`` has rows.
 
     Args:
         native: the library.

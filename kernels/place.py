@@ -11,7 +11,7 @@ from quantcore.scheme import QuantScheme
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """One linear (N outputs, K inputs) on one device."""
+    """It is one linear (N outputs, K inputs) on one device."""
 
     device: torch.device
     dtype: torch.dtype

@@ -58,7 +58,7 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class Decode:
-    """Weights decoded in chunks, then the vendor's product."""
+    """It decodes weights in chunks, each followed by the vendor's product."""
 
     rows: int
     """Outputs of a chunk, a multiple of 128."""
@@ -99,7 +99,7 @@ def pack(weight: QuantizedWeight, place: Place) -> dict[str, Tensor]:
 
 
 def unpack(packed: Mapping[str, Tensor], place: Place) -> QuantizedWeight:
-    """The weight of `pack`."""
+    """Give back the weight that was packed."""
     codes, scales, zeros = untile(_tiled(packed["codes"], packed["grid"], place))
     return QuantizedWeight(codes=codes, scales=scales, zeros=zeros, scheme=place.scheme)
 
@@ -133,7 +133,7 @@ def _w4a16(
     out_features: int,
     group_size: int,
 ) -> Tensor:
-    """`multiply` with the plan for this shape, opaque to torch.compile."""
+    """Run `multiply` with the plan for this shape, opaque to torch.compile."""
     weight = TiledWeight(
         codes=codes,
         grid=grid,
@@ -199,7 +199,7 @@ def multiply(
 
 
 def _decoded(x: Tensor, weight: TiledWeight, bias: Tensor | None, plan: Decode) -> Tensor:
-    """Chunks of ``plan.rows`` outputs."""
+    """Decode and multiply in chunks of ``plan.rows`` outputs."""
     from kernels import triton_kernels
 
     n, k = weight.out_features, weight.in_features
@@ -219,7 +219,7 @@ def _decoded(x: Tensor, weight: TiledWeight, bias: Tensor | None, plan: Decode) 
 
 
 def _tiles_per_group(weight: TiledWeight) -> int:
-    """0: one group of all inputs."""
+    """Count a group's tiles; 0 means one group of all inputs."""
     if weight.per_tile > 1:
         return 1
     return 0 if weight.group_size == weight.in_features else weight.group_size // TILE
@@ -228,7 +228,7 @@ def _tiles_per_group(weight: TiledWeight) -> int:
 def default_plan(
     tokens: int, outputs: int, inputs: int, multiprocessors: int, words: int = 1
 ) -> Plan:
-    """For a shape that no file of tuned configurations holds.
+    """Choose for a shape that no file of tuned configurations holds.
 
     Up to 64 tokens bytes decide: many outputs for each warp, as that takes the fewest instructions
     a weight (as long as the registers suffice: `kernels.machine_code` shows it), and as many parts
@@ -259,7 +259,7 @@ def default_plan(
 
 
 def chunk_rows(inputs: int) -> int:
-    """Outputs whose decoded 16-bit weights take `_CHUNK_BYTES`, a multiple of 128."""
+    """Count outputs whose decoded 16-bit weights take `_CHUNK_BYTES`, as a multiple of 128."""
     return max(TILE, _CHUNK_BYTES // (2 * inputs) // TILE * TILE)
 
 
@@ -285,7 +285,7 @@ def _device(device: torch.device) -> tuple[str, int]:
 
 
 def shape_key(weight: TiledWeight, dtype: torch.dtype) -> str:
-    """``4096x14336 g128 float16``: outputs, inputs, group size, activations."""
+    """Name outputs, inputs, group size and activations: ``4096x14336 g128 float16``."""
     return f"{weight.out_features}x{weight.in_features} g{weight.group_size} {_name(dtype)}"
 
 
@@ -295,7 +295,7 @@ def _name(dtype: torch.dtype) -> str:
 
 @cache
 def tuned() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
-    """By GPU, shape and least number of tokens: the user's own file over the shipped one.
+    """Read plans by GPU, shape and least number of tokens: the user's own file wins.
 
     Raises:
         InputError: a file that is not what ``python -m kernels.tune`` writes.

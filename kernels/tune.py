@@ -86,7 +86,7 @@ def candidates(tokens: int, outputs: int, inputs: int) -> Iterator[Plan]:
 
 
 def graph_of(calls: list[Any]) -> torch.cuda.CUDAGraph:
-    """All calls, once, as one CUDA graph.
+    """Capture all calls, once, as one CUDA graph.
 
     Args:
         calls: without arguments; run twice before, as compilation cannot be captured.
@@ -104,7 +104,7 @@ def graph_of(calls: list[Any]) -> torch.cuda.CUDAGraph:
 
 
 def seconds_of(graph: torch.cuda.CUDAGraph, calls: int, replays: int = _REPLAYS) -> list[float]:
-    """Seconds of one call, for every replay."""
+    """Time one call, in seconds, for every replay."""
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     found = []
     for _ in range(replays):
@@ -119,7 +119,7 @@ def seconds_of(graph: torch.cuda.CUDAGraph, calls: int, replays: int = _REPLAYS)
 def rotated(
     weight: TiledWeight, counter: Tensor, *, copies: int | None = None
 ) -> list[tuple[TiledWeight, Tensor]]:
-    """Copies of a weight; as many as are more bytes than the L2 holds, unless told."""
+    """Copy a weight; as often as takes more bytes than the L2 holds, unless told."""
     size = weight.codes.numel() * 2 + weight.grid.numel() * 4
     count = max(2, -(-_ROTATED_BYTES // size)) if copies is None else copies
     return [
@@ -131,7 +131,7 @@ def rotated(
 def tune_shape(
     outputs: int, inputs: int, scheme: QuantScheme, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """The fastest plan for every number of `TOKENS`, as the file holds them."""
+    """Find the fastest plan for every number of `TOKENS`, as the file holds them."""
     weight = tile(quantize(torch.randn(outputs, inputs, device="cuda"), scheme))
     counter = torch.zeros(8 * len(weight.codes), dtype=torch.int32, device="cuda")
     copies = rotated(weight, counter)

@@ -24,7 +24,7 @@ token reached (an expert that no router chose) is not among them."""
 
 
 class _Accumulator:
-    """Sums over the tokens of one input, in float32."""
+    """It sums over the tokens of one input, in float32."""
 
     def __init__(self, features: int, device: torch.device) -> None:
         self.gram = torch.zeros(features, features, device=device)
@@ -48,7 +48,7 @@ class _Accumulator:
 
 
 class BlockWalk:
-    """The calibration sequences on their way through the model, block by block."""
+    """It takes the calibration sequences through the model, block by block."""
 
     def __init__(
         self, model: nn.Module, structure: Structure, tokens: Tensor, *, batch_size: int
@@ -107,7 +107,7 @@ class BlockWalk:
 
 
 class StatsStore:
-    """The statistics of every block: in memory, or in a folder when they would not fit.
+    """It keeps the statistics of every block: in memory, or in a folder when they would not fit.
 
     In the folder a block is one safetensors file that holds the upper triangle of each H. It is
     written whole or not at all, so a killed pass goes on where it stopped.
@@ -127,7 +127,7 @@ class StatsStore:
         )
 
     def __getitem__(self, index: int) -> BlockStats:
-        """Statistics of block ``index``, by group."""
+        """Give the statistics of block ``index``, by group."""
         if self._folder is None:
             return self._memory[index]
         tensors = load_file(self._path(self._folder, index))
@@ -165,7 +165,7 @@ class StatsStore:
 
 
 def stats_bytes(structure: Structure, *, on_disk: bool) -> int:
-    """Bytes that the statistics of all blocks take: full matrices, or triangles on disk."""
+    """Count the bytes of all blocks' statistics: full matrices, or triangles on disk."""
     widths = [g.in_features for block in structure.blocks for g in block.groups if g.linears]
     return sum(4 * (k * (k + 1) // 2 if on_disk else k * k) for k in widths)
 

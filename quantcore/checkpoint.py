@@ -42,7 +42,7 @@ _BLOCK = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A model ready to be measured, and what identifies it."""
+    """It is a model ready to be measured, with what identifies it."""
 
     name: str
     """What the user asked for."""
@@ -77,7 +77,7 @@ class LoadedModel:
 
 
 def resolve(name: str, *, revision: str | None = None) -> Path:
-    """The local folder of a model: a folder as it is, a hub name after download.
+    """Find the local folder of a model: a folder as it is, a hub name after download.
 
     Raises:
         InputError: neither a folder nor a model that the hub gives.
@@ -152,7 +152,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """Read a JSON object.
 
     Raises:
         InputError: the file holds anything else.
@@ -169,7 +169,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that hold the weights.
+    """List the safetensors files that hold the weights.
 
     Raises:
         InputError: there are none, or some are missing.
@@ -255,7 +255,7 @@ def load(
 
 
 def _read_model(folder: Path, dtype: torch.dtype | None) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """The model on the CPU, and what Transformers tells of weights that did not fit."""
+    """Read the model to the CPU, with what Transformers tells of weights that did not fit."""
     from transformers import AutoModelForCausalLM
 
     try:
@@ -306,7 +306,7 @@ def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def configuration_of(folder: Path) -> str:
-    """The sha256 over config.json and the tokenizer's settings.
+    """Hash config.json and the tokenizer's settings: a sha256.
 
     The same weights with another rotary base, another template or another token in front are
     another model. What programs write of themselves does not count, nor the order of keys.
@@ -419,7 +419,7 @@ def tokenizer_files(folder: Path) -> list[Path]:
 
 
 def sha256_of(paths: list[Path]) -> str:
-    """One digest over the contents of several files."""
+    """Make one digest over the contents of several files."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Quantized weights as a file: codes, scales and zero points in safetensors.
+"""Quantized weights are kept as a file: codes, scales and zero points in safetensors.
 
 ``quantize`` puts it beside the dequantized weights, so that an INT4 kernel can run exactly what was
 rounded. One layout for every scheme: ``NAME.codes`` uint8 [N, K], or ``NAME.codes4`` with two to a
@@ -30,12 +30,12 @@ def halves(scheme: QuantScheme, in_features: int) -> bool:
 
 
 def two_to_a_byte(codes: Tensor) -> Tensor:
-    """uint8 [N, K/2] of codes below 16 [N, K], the even input in the low half."""
+    """Pack codes below 16 [N, K] as uint8 [N, K/2], the even input in the low half."""
     return codes[:, 0::2] | (codes[:, 1::2] << 4)
 
 
 def one_to_a_byte(packed: Tensor) -> Tensor:
-    """uint8 [N, K] of `two_to_a_byte`'s [N, K/2]."""
+    """Unpack `two_to_a_byte`'s [N, K/2] to uint8 [N, K]."""
     return torch.stack([packed & 15, packed >> 4], dim=-1).flatten(1)
 
 
@@ -73,7 +73,7 @@ class Keeper:
 
 
 def load(folder: Path) -> dict[str, QuantizedWeight]:
-    """The weights of a folder, by the full names of their linears.
+    """Read the weights of a folder, by the full names of their linears.
 
     Raises:
         InputError: there is no such file, or it is damaged.

@@ -1,4 +1,4 @@
-"""The structure of a model, read off the model itself.
+"""The structure of a model is read off the model itself.
 
 Nothing here knows a model's class. A block is copied to float64, run on random input, and watched:
 
@@ -121,7 +121,7 @@ def discover(model: nn.Module, *, exclude: Sequence[str] = ()) -> Structure:
 
 @dataclass(frozen=True, kw_only=True)
 class _Reading:
-    """What a probe read off a block; the same for all blocks of its shape."""
+    """It is what a probe read off a block: the same for all blocks of its shape."""
 
     matrices: Mapping[str, Matrix]
     groups: tuple[LinearGroup, ...]
@@ -131,7 +131,7 @@ class _Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """One run of a probe."""
+    """It is what one run of a probe saw."""
 
     output: Tensor
     inputs: dict[str, Tensor]
@@ -143,7 +143,7 @@ class _Run:
 
 
 class _Probe:
-    """A float64 copy of a block, on the CPU, with random hidden states to run it on."""
+    """It is a float64 copy of a block, on the CPU, with random hidden states to run it on."""
 
     def __init__(self, module: nn.Module, call: BlockCall, shape: torch.Size) -> None:
         def to_double(value: Any) -> Any:
@@ -181,7 +181,7 @@ class _Probe:
         return torch.randn(*shape, generator=self.random, dtype=torch.float64)
 
     def _scales(self, count: int) -> Tensor:
-        """Distinct factors in [0.5, 2], in random order."""
+        """Draw distinct factors in [0.5, 2], in random order."""
         ladder = torch.logspace(-1, 1, count, base=2.0, dtype=torch.float64)
         return ladder[torch.randperm(count, generator=self.random)]
 
@@ -284,14 +284,14 @@ class _Probe:
                 )
 
     def _experts_of(self, name: str) -> Sequence[int | None]:
-        """The slices of the parameter that holds this matrix."""
+        """List the slices of the parameter that holds this matrix."""
         matrix = self.matrices[name]
         if matrix.expert is None:
             return (None,)
         return range(self.module.get_parameter(matrix.parameter).shape[0])
 
     def _of_expert(self, name: str, expert: int | None) -> str:
-        """The same matrix of another expert; a matrix that all share is its own."""
+        """Name the same matrix of another expert; a matrix that all share is its own."""
         matrix = self.matrices[name]
         return name if matrix.expert is None else f"{matrix.parameter}.{expert}"
 
@@ -301,7 +301,7 @@ class _Probe:
         return matrix.expert is None and len(matrix.of(self.module)) <= self.expert_count
 
     def _readers(self) -> list[tuple[str, ...]]:
-        """Matrices that read the same tensor; of the experts, only the one with most tokens."""
+        """Group matrices that read one tensor; of the experts, only the one with most tokens."""
         inputs = self.base.inputs
         busiest = max(
             (n for n in inputs if self.matrices[n].expert is not None),
@@ -318,7 +318,7 @@ class _Probe:
     def _absorbers(
         self, readers: Sequence[tuple[str, ...]]
     ) -> dict[tuple[str, ...], tuple[Absorber | None, str]]:
-        """Who can take the scales of each group, or why nobody can."""
+        """Tell who can take the scales of each group, or why nobody can."""
         found: dict[tuple[str, ...], tuple[Absorber | None, str]] = {}
         passing = self._passing_rows([names[0] for names in readers])
         for names in readers:
@@ -351,7 +351,7 @@ class _Probe:
 
     @torch.enable_grad()
     def _scores(self, readers: Sequence[tuple[str, ...]]) -> ScoreRows:
-        """Which rows write queries and keys."""
+        """Tell which rows write queries and keys."""
         written: dict[str, list[Tensor]] = {}
         with ScoreWatch() as watch:
             inputs = self._run(written=written).inputs
@@ -359,7 +359,7 @@ class _Probe:
 
     @torch.enable_grad()
     def _passing_rows(self, readers: Sequence[str]) -> dict[str, dict[str, Tensor]]:
-        """By reader and writer: bool [rows], which rows pass straight through to the reader."""
+        """Tell by reader and writer which rows pass straight to the reader, bool [rows]."""
         factors: dict[str, Tensor] = {}
         shown = {self.matrices[name].expert for name in readers}
         for writer in self.base.writers:

@@ -43,13 +43,13 @@ class Unwritable(InputError):
 def refused(
     setting: str, found: object, rule: str, *, allowed: Sequence[object] = ()
 ) -> InputError:
-    """The error that a setting's value breaks ``rule``, which says the fix too."""
+    """Make the error that a setting's value breaks ``rule``, which says the fix too."""
     message = f"{setting_name(setting)} {found}: {rule}"
     return InputError(message, setting=setting, found=found, allowed=allowed)
 
 
 def setting_name(setting: str) -> str:
-    """What the field ``setting`` of a request is called where the request was made."""
+    """Give the name that the field ``setting`` of a request has where the request was made."""
     return _setting_name.get()(setting)
 
 

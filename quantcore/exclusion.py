@@ -1,4 +1,4 @@
-"""Linears that a user leaves unquantized, by patterns of their names.
+"""A user leaves linears unquantized by patterns of their names.
 
 A name is a linear's full name, ``model.layers.1.mlp.up_proj``, with the expert's number behind it
 in a mixture, ``model.layers.1.mlp.experts.up_proj.3``. A pattern is one of two things:
@@ -23,7 +23,7 @@ VERSION = 2
 
 
 def without(blocks: Sequence[Block], patterns: Sequence[str]) -> tuple[list[Block], list[str]]:
-    """The blocks with fewer linears to quantize, and what the parameters left out are called.
+    """Give blocks with fewer linears to quantize, and what the parameters left out are called.
 
     Who reads what stays as it is: linears left out are rescaled when scales are folded.
 
@@ -80,7 +80,7 @@ def _has_wildcards(pattern: str) -> bool:
 
 
 def _nearly(names: Iterable[str], pattern: str) -> str:
-    """The rule, where a pattern is only a piece of names, and the pattern that would match."""
+    """Tell the rule, where a pattern is only a piece of names, and the pattern that would match."""
     piece = pattern.strip("*")
     wider = f"*{piece}*"
     found = [name for name in names if fnmatchcase(name, wider)]
@@ -95,7 +95,7 @@ def _nearly(names: Iterable[str], pattern: str) -> str:
 
 
 def _kinds(linears: Iterable[tuple[Block, Matrix]]) -> list[str]:
-    """The names of linears, each once for all blocks and experts."""
+    """Name linears, each once for all blocks and experts."""
     return sorted(
         {
             f"{block.name.rpartition('.')[0]}.*.{matrix.parameter.removesuffix('.weight')}"

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and stay once that was said."""
+"""Files are written that are there whole or not at all, and stay once that was said."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def whole(path: Path, *, takes: int | None = None) -> Iterator[Path]:
-    """A file to write that becomes ``path`` if all goes well; else nothing of it stays.
+    """Give a file to write that becomes ``path`` if all goes well; else nothing of it stays.
 
     It has a name that no other process has, so that two may write the same path: one of them wins,
     and both leave a whole file. On disk before it gets its name: after a power failure there is the
@@ -58,7 +58,7 @@ def whole(path: Path, *, takes: int | None = None) -> Iterator[Path]:
 
 
 def _full(error: OSError, path: Path, takes: int | None) -> OSError:
-    """The same, with what a user has to know to make room."""
+    """Make the same error, with what a user has to know to make room."""
     free = f"{shutil.disk_usage(path.parent).free / 1024:,.0f} KiB are free"
     need = ";" if takes is None else f" takes {takes / 1024:,.0f} KiB,"
     assert error.errno is not None, "it was compared"
@@ -66,7 +66,7 @@ def _full(error: OSError, path: Path, takes: int | None) -> OSError:
 
 
 def begun(make: Callable[[], Path]) -> tuple[Path, int]:
-    """A new file or folder, locked until its handle is closed.
+    """Make a new file or folder, locked until its handle is closed.
 
     Args:
         make: makes one of a name that no other has; called again if another process sweeps it just
@@ -104,7 +104,7 @@ def sweep(left: Iterable[Path]) -> list[Path]:
 
 
 def _opened(path: Path) -> int:
-    """A handle to lock; some file systems lock only files that are open for writing."""
+    """Open a handle to lock; some file systems lock only files that are open for writing."""
     return os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
 
 

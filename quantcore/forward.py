@@ -96,13 +96,13 @@ def experts_one_by_one(model: nn.Module) -> Iterator[None]:
 
 @dataclass
 class BlockCall:
-    """How a model calls one of its blocks: what comes after the hidden states."""
+    """It is how a model calls one of its blocks: what comes after the hidden states."""
 
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
 
     def run(self, block: nn.Module, hidden: Tensor) -> Tensor:
-        """The block's output hidden states, [batch, tokens, features]."""
+        """Give the block's output hidden states, [batch, tokens, features]."""
         output = block(hidden, *self.args, **self.kwargs)
         hidden = output[0] if isinstance(output, tuple) else output
         if not isinstance(hidden, Tensor):
@@ -116,7 +116,7 @@ class _Captured(Exception):
 
 @torch.no_grad()
 def embed(model: nn.Module, input_ids: Tensor) -> Tensor:
-    """The hidden states that the first block gets, [batch, tokens, features]."""
+    """Give the hidden states that the first block gets, [batch, tokens, features]."""
     first = block_list(model)[1][0]
     hidden: list[Tensor] = []
 
@@ -136,7 +136,7 @@ def embed(model: nn.Module, input_ids: Tensor) -> Tensor:
 
 @torch.no_grad()
 def capture_calls(model: nn.Module, input_ids: Tensor) -> list[BlockCall]:
-    """How every block is called, besides the hidden states; only the first block really runs.
+    """Record how every block is called, besides hidden states; only the first block really runs.
 
     Args:
         model: a causal language model.

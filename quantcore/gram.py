@@ -22,7 +22,7 @@ class InputStats:
     """Rows of X."""
 
     def folded(self, scales: Tensor) -> InputStats:
-        """The statistics of ``x / scales``: S^-1 H S^-1 and mean |x| / s."""
+        """Give the statistics of ``x / scales``: S^-1 H S^-1 and mean |x| / s."""
         return InputStats(
             gram=self.gram / scales[:, None] / scales[None, :],
             mean_abs=self.mean_abs / scales,
@@ -30,7 +30,7 @@ class InputStats:
         )
 
     def diagonal_blocks(self, group_size: int) -> Tensor:
-        """The G x G blocks on H's diagonal, [K/G, G, G]."""
+        """Give the G x G blocks on H's diagonal, [K/G, G, G]."""
         groups = self.gram.shape[0] // group_size
         index = torch.arange(groups, device=self.gram.device)
         return self.gram.view(groups, group_size, groups, group_size)[index, :, index, :]
@@ -52,12 +52,12 @@ def tensor_cores(wanted: bool) -> Iterator[None]:
 
 
 def output_error(error: Tensor, gram: Tensor) -> Tensor:
-    """``||X E^T||_F^2 = tr(E H E^T)`` for weight errors E [N, K] and H [K, K]; a scalar."""
+    """Give ``||X E^T||_F^2 = tr(E H E^T)`` for weight errors E [N, K] and H [K, K]; a scalar."""
     return per_row_output_error(error, gram).sum()
 
 
 def per_row_output_error(error: Tensor, gram: Tensor) -> Tensor:
-    """The share of every output channel in `output_error`, [N].
+    """Give the share of every output channel in `output_error`, [N].
 
     H is symmetric, so what lies below its diagonal blocks is what lies above: N K^2 (1 + 1/8)
     operations where the whole product would take 2 N K^2.
@@ -79,17 +79,17 @@ def add_products(gram: Tensor, x: Tensor) -> None:
 
 
 def mirror(gram: Tensor) -> Tensor:
-    """The whole symmetric matrix from its upper triangle, [K, K]."""
+    """Complete a symmetric matrix from its upper triangle, [K, K]."""
     upper = gram.triu()
     return upper + upper.triu(1).t()
 
 
 def symmetric_flop(rows: int, columns: int) -> float:
-    """Operations of these functions: of errors [N, K] with H [K, K], or of a Gram matrix [K, K]."""
+    """Count operations of these functions: errors [N, K] with H [K, K], or a Gram matrix [K, K]."""
     return 2.0 * rows * sum(stop * (stop - start) for start, stop in _column_blocks(columns))
 
 
 def _column_blocks(columns: int) -> list[tuple[int, int]]:
-    """Eight blocks of columns, or fewer where they would be too narrow to multiply fast."""
+    """Cut eight blocks of columns, or fewer where they would be too narrow to multiply fast."""
     width = max(256, -(-columns // 8))
     return [(start, min(start + width, columns)) for start in range(0, columns, width)]

@@ -1,4 +1,4 @@
-"""The grid: the only code of the project that rounds weights.
+"""The grid is the only code of the project that rounds weights.
 
 A group of weights w has a scale s and an integer zero point z, and is stored as codes
 
@@ -20,7 +20,7 @@ from quantcore.scheme import QuantScheme
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedWeight:
-    """One linear's weight, quantized and unpacked (N outputs, K inputs, G to a group)."""
+    """It is one linear's weight, quantized and unpacked (N outputs, K inputs, G to a group)."""
 
     codes: Tensor
     """uint8 [N, K]"""
@@ -36,7 +36,7 @@ class QuantizedWeight:
     None: by nothing, or by scales that were folded into the operation before."""
 
     def dequantize(self) -> Tensor:
-        """The weights that are served, float32 [N, K].
+        """Give the weights that are served, float32 [N, K].
 
         Without input scales they are exact, for products of 8 by 11 bits fit; the division by
         input scales rounds once.
@@ -54,7 +54,7 @@ class QuantizedWeight:
 
 
 def fit(low: Tensor, high: Tensor, scheme: QuantScheme) -> tuple[Tensor, Tensor]:
-    """Scales and zero points that span ``[low, high]``, of any shape, as float32.
+    """Fit scales and zero points that span ``[low, high]``, of any shape, as float32.
 
     Asymmetric: the range is extended to include zero, s = (high - low) / (2^b - 1) and
     z = round(-low / s). Symmetric: s = max(|low|, |high|) / (2^b - 1) * 2 and z = 2^(b-1). Scales
@@ -76,14 +76,14 @@ def fit(low: Tensor, high: Tensor, scheme: QuantScheme) -> tuple[Tensor, Tensor]
 
 
 def encode(weight: Tensor, scales: Tensor, zeros: Tensor, top_code: int) -> Tensor:
-    """Codes as float32, by broadcasting; halves round to even."""
+    """Round to codes as float32, by broadcasting; halves round to even."""
     return torch.round(weight / scales).add_(zeros).clamp_(0, top_code)
 
 
 def steps_from_zero(
     weight: Tensor, scales: Tensor, low: Tensor, high: Tensor, *, out: Tensor
 ) -> Tensor:
-    """``code - zero`` into ``out``, by broadcasting: times the scale it is the served weight.
+    """Write ``code - zero`` into ``out``, by broadcasting: times the scale it is the served weight.
 
     Args:
         weight: to be rounded.
@@ -96,12 +96,12 @@ def steps_from_zero(
 
 
 def decode(codes: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
-    """``(code - zero) * scale``, by broadcasting."""
+    """Compute ``(code - zero) * scale``, by broadcasting."""
     return (codes - zeros).mul_(scales)
 
 
 def grouped(weight: Tensor, scheme: QuantScheme) -> Tensor:
-    """A view ``[N, K/G, G]`` of ``[N, K]``.
+    """View ``[N, K]`` as ``[N, K/G, G]``.
 
     Raises:
         InputError: G does not divide K.

@@ -1,4 +1,4 @@
-"""Is the hub there? Asked once, in seconds, instead of through minutes of retries."""
+"""Whether the hub is there is asked once, in seconds, instead of through minutes of retries."""
 
 from __future__ import annotations
 

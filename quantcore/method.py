@@ -1,4 +1,4 @@
-"""What a quantization method is: two functions of one group of linears and its statistics.
+"""A quantization method is two functions of one group of linears and its statistics.
 
 It also says beforehand what they take, so that nobody else has to know how it works.
 """
@@ -21,7 +21,7 @@ CalibrationKind = Literal["none", "shared", "sequential"]
 
 @dataclass(frozen=True, kw_only=True)
 class GroupTask:
-    """One group of linears, as a method gets it."""
+    """It is one group of linears, as a method gets it."""
 
     group: LinearGroup
     """The linears that share the input, who can absorb its scales, which rows write queries."""
@@ -36,7 +36,7 @@ class GroupTask:
 
     @property
     def statistics(self) -> InputStats:
-        """The statistics, for methods that asked for them."""
+        """The statistics are there for methods that asked for them."""
         if self.stats is None:
             raise RuntimeError(f"no calibration statistics for {self.group.linears}")
         return self.stats
@@ -44,7 +44,7 @@ class GroupTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What quantizing takes, in units that a machine can be timed by."""
+    """It is what quantizing takes, in units that a machine can be timed by."""
 
     product_flop: float = 0.0
     """Operations of float32 matrix products and factorizations."""
@@ -54,7 +54,7 @@ class Work:
     """Turns of a loop of a few calls each, of which every one waits for the one before."""
 
     def __add__(self, other: Work) -> Work:
-        """Both, one after the other."""
+        """Do both, one after the other."""
         return Work(
             product_flop=self.product_flop + other.product_flop,
             rounded=self.rounded + other.rounded,
@@ -63,7 +63,7 @@ class Work:
 
 
 class Method(Protocol):
-    """Chooses scales for a block (phase 1), then rounds its weights (phase 2).
+    """It chooses scales for a block (phase 1), then rounds its weights (phase 2).
 
     All groups of a block are folded before any is rounded, because a fold changes the rows of
     the weight that absorbs it (v_proj takes o_proj's scales).
@@ -71,17 +71,17 @@ class Method(Protocol):
 
     @property
     def name(self) -> str:
-        """What the user types."""
+        """It is what the user types."""
 
     @property
     def calibration(self) -> CalibrationKind:
         """Whether statistics are needed, and if so of the original or the quantized prefix."""
 
     def settings(self) -> dict[str, object]:
-        """Everything that decides the result, for the record and the cell's hash."""
+        """It is all that decides the result, for the record and the cell's hash."""
 
     def fold(self, fold: Fold, tasks: Sequence[GroupTask]) -> Tensor | None:
-        """Positive scales [K] that the inputs are divided by and the weights multiplied by.
+        """Choose positive scales [K] to divide the inputs by and multiply the weights by.
 
         Args:
             fold: who absorbs them.

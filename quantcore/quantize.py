@@ -1,4 +1,4 @@
-"""The walk over the blocks: fold, round, install, one block at a time."""
+"""The walk over the blocks folds, rounds and installs, one block at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from quantcore.structure import Block, LinearGroup, Structure, fold
 
 @dataclass
 class QuantizationReport:
-    """What quantizing a model did, linear by linear."""
+    """It says what quantizing a model did, linear by linear."""
 
     relative_losses: dict[str, float] = field(default_factory=dict)
     """tr(E H E^T) / tr(W H W^T) of every linear, in the units of the original weights."""
@@ -37,12 +37,12 @@ class QuantizationReport:
 
     @property
     def quantize_s(self) -> float:
-        """Seconds of quantizing: own calibration, folding and rounding."""
+        """Quantizing took so many seconds: own calibration, folding and rounding."""
         return self.fold_s + self.round_s + self.calibrate_s
 
 
 class Snapshot:
-    """The blocks' original parameters, on the CPU, to be put back after each cell."""
+    """It keeps the blocks' original parameters, on the CPU, to be put back after each cell."""
 
     def __init__(self, structure: Structure) -> None:
         """Copy every parameter of every block."""
@@ -118,7 +118,7 @@ def _quantize_block(
     report: QuantizationReport,
     keep: Callable[[str, QuantizedWeight], None] | None,
 ) -> None:
-    """Phase 1 for all groups, then phase 2 for all groups, then the losses."""
+    """Do phase 1 for all groups, then phase 2 for all groups, then the losses."""
     groups = [group for group in block.groups if group.linears]
     device = next(block.module.parameters()).device
     weights = {
@@ -236,7 +236,7 @@ def loss_work(group: LinearGroup, rows: Mapping[str, int]) -> Work:
 
 
 def _now(device: torch.device) -> float:
-    """Seconds, after all work queued on the device is done."""
+    """Read the clock, in seconds, after all work queued on the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -250,7 +250,7 @@ def stored_bytes(
     item_bytes: int,
     input_bits: int = 0,
 ) -> int:
-    """Bytes of the weights: quantized linears as the scheme packs them, the rest plain.
+    """Count bytes of the weights: quantized linears as the scheme packs them, the rest plain.
 
     Args:
         model: tied parameters count once.
@@ -269,7 +269,7 @@ def stored_bytes(
 
 
 def bits_per_weight(structure: Structure, scheme: QuantScheme, *, input_bits: int = 0) -> float:
-    """Effective bits of one quantized weight, with its share of scales, zero points, indices."""
+    """Count bits of one quantized weight, with its share of scales, zero points, indices."""
     shapes = [weight.shape for _, weight in structure.quantized()]
     stored = input_bits + sum(scheme.stored_bits(*s) for s in shapes)
     return stored / sum(s.numel() for s in shapes)

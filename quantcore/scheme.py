@@ -1,4 +1,4 @@
-"""How weights are stored: the scheme and its name."""
+"""The scheme says how weights are stored, and so does its name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GRAMMAR_TEXT = "int<bits>-(g<size>|channel)[-sym], for example int4-g128 or int8
 
 @dataclass(frozen=True, kw_only=True)
 class QuantScheme:
-    """A uniform grid of ``2**bits`` levels for every group of weights of one output channel."""
+    """It is a uniform grid of ``2**bits`` levels for every group of weights of one output."""
 
     bits: int
     """2 to 8."""
@@ -61,11 +61,11 @@ class QuantScheme:
 
     @property
     def top_code(self) -> int:
-        """The largest code, ``2**bits - 1``."""
+        """It is the largest code, ``2**bits - 1``."""
         return int(2**self.bits) - 1
 
     def group_of(self, in_features: int) -> int:
-        """The group size G for K ``in_features``.
+        """Give the group size G for K ``in_features``.
 
         Raises:
             InputError: G does not divide K.
@@ -76,7 +76,7 @@ class QuantScheme:
         return group
 
     def stored_bits(self, out_features: int, in_features: int) -> int:
-        """Bits that an N x K weight takes: codes, scales, and (asymmetric) zero points."""
+        """Count the bits of an N x K weight: codes, scales, and (asymmetric) zero points."""
         groups = out_features * (in_features // self.group_of(in_features))
         scale_bits = torch.finfo(self.scale_dtype).bits
         zero_bits = 0 if self.symmetric else self.bits

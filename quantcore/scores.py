@@ -1,4 +1,4 @@
-"""Which rows of which matrices write queries and keys, read off one run of a block.
+"""One run of a block shows which rows of which matrices write queries and keys.
 
 Queries and keys meet in the scores of attention, q k^T: a product of two rounded operands, in which
 an error of one counts by what the other is. The output error of a matrix does not know the other
@@ -55,7 +55,7 @@ class ScoreWatch(TorchFunctionMode):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRows:
-    """Which rows of a block's matrices write queries and keys."""
+    """It says which rows of a block's matrices write queries and keys."""
 
     rows: Mapping[str, Tensor]
     """bool [N], by matrix, for those that have any."""
@@ -96,7 +96,7 @@ def score_rows(
 
 
 class _Graph:
-    """How tensors depend on what matrices wrote."""
+    """It knows how tensors depend on what matrices wrote."""
 
     def __init__(self, written: Mapping[str, Sequence[Tensor]]) -> None:
         self._names = [name for name, parts in written.items() for _ in parts]
@@ -104,14 +104,14 @@ class _Graph:
         self._random = torch.Generator().manual_seed(0)
 
     def _gradients(self, of: Tensor, by: Sequence[Tensor]) -> list[Tensor | None]:
-        """Of a sum with random weights, so that nothing cancels."""
+        """Take gradients of a sum with random weights, so that nothing cancels."""
         if not of.requires_grad or not by:
             return [None] * len(by)
         weights = torch.randn(of.shape, generator=self._random, dtype=torch.float64).to(of.dtype)
         return list(torch.autograd.grad(of, by, weights, retain_graph=True, allow_unused=True))
 
     def rows_behind(self, tensor: Tensor) -> dict[str, Tensor]:
-        """Bool [N], by matrix, for those that have any: the rows that a tensor depends on."""
+        """Tell which rows a tensor depends on: bool [N], by matrix, for those that have any."""
         found: dict[str, Tensor] = {}
         for name, gradient in zip(self._names, self._gradients(tensor, self._leaves), strict=True):
             if gradient is not None and bool(gradient.any()):

@@ -19,7 +19,7 @@ from quantcore.scheme import QuantScheme
 
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
-    """One weight matrix W [N, K] of a block, however its module keeps it."""
+    """It is one weight matrix W [N, K] of a block, however its module keeps it."""
 
     name: str
     """Within the block: ``self_attn.q_proj``, ``mlp.experts.down_proj.3``."""
@@ -31,14 +31,14 @@ class Matrix:
     """Stored as [K, N], as GPT-2's Conv1D does."""
 
     def of(self, module: nn.Module) -> Tensor:
-        """A view [N, K] of the parameter: what is copied into it is what the module computes."""
+        """View the parameter as [N, K]: what is copied into it, the module computes with."""
         stored = module.get_parameter(self.parameter).detach()
         if self.expert is not None:
             stored = stored[self.expert]
         return stored.t() if self.transposed else stored
 
     def bias_of(self, module: nn.Module) -> Tensor | None:
-        """A view of the bias [N] that is added to its product, if there is one."""
+        """View the bias [N] that is added to its product, if there is one."""
         owner, _, leaf = self.parameter.rpartition(".")
         bias = getattr(
             module.get_submodule(owner), "bias" if leaf == "weight" else f"{leaf}_bias", None
@@ -50,7 +50,7 @@ class Matrix:
 
 @dataclass(frozen=True, kw_only=True)
 class Absorber:
-    """The operation before, which is divided by the scales that its readers are multiplied by."""
+    """It is the operation before, which is divided by its readers' scales."""
 
     name: str
     """The module's name within the block (a norm's), or the matrix's."""
@@ -63,7 +63,7 @@ class Absorber:
     """What a norm adds to its weight: 1 in Gemma, whose norms multiply by 1 + w."""
 
     def per_row(self, scales: Tensor, count: int) -> Tensor:
-        """Scales [K] of the channels as factors [count] of the rows; rows not read keep 1."""
+        """Turn scales [K] of channels into factors [count] of rows; those not read keep 1."""
         factors = torch.ones(count, dtype=scales.dtype, device=scales.device)
         factors[self.rows.to(scales.device)] = scales
         return factors
@@ -71,7 +71,7 @@ class Absorber:
 
 @dataclass(frozen=True, kw_only=True)
 class LinearGroup:
-    """Matrices that share one input of K channels, and so its statistics."""
+    """Its matrices share one input of K channels, and so its statistics."""
 
     index: int
     """Its number within the block."""
@@ -90,7 +90,7 @@ class LinearGroup:
 
     @property
     def label(self) -> str:
-        """Short name for people: ``q_proj+k_proj+v_proj``, ``down_proj.3``."""
+        """People read this short name: ``q_proj+k_proj+v_proj``, ``down_proj.3``."""
 
         def short(name: str) -> str:
             parts = name.split(".")
@@ -101,7 +101,7 @@ class LinearGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """One absorber and all groups that must take the same scales: experts share their norm."""
+    """It is one absorber and all groups that must take the same scales: experts share a norm."""
 
     absorber: Absorber
     groups: tuple[LinearGroup, ...]
@@ -114,7 +114,7 @@ class Fold:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """One transformer block in its model."""
+    """It is one transformer block in its model."""
 
     name: str
     """Its name within the model, such as ``model.layers.3``."""
@@ -124,12 +124,12 @@ class Block:
     groups: tuple[LinearGroup, ...]
 
     def weight(self, name: str) -> Tensor:
-        """A view [N, K] of the matrix of that name."""
+        """View the matrix of that name as [N, K]."""
         return self.matrices[name].of(self.module)
 
     @property
     def folds(self) -> tuple[Fold, ...]:
-        """The groups by who absorbs their scales."""
+        """The groups stand together by who absorbs their scales."""
         shared: dict[str, list[LinearGroup]] = {}
         for group in self.groups:
             if group.absorber is not None:
@@ -143,7 +143,7 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class Structure:
-    """All blocks of a model, and what stays outside."""
+    """It has all blocks of a model, and what stays outside."""
 
     blocks: tuple[Block, ...]
     exempt: tuple[str, ...]
@@ -174,7 +174,7 @@ class Structure:
             )
 
     def quantized(self) -> Iterator[tuple[str, Tensor]]:
-        """Every matrix that is quantized: its full name and a view [N, K]."""
+        """Yield every matrix that is quantized: its full name and a view [N, K]."""
         for block in self.blocks:
             for group in block.groups:
                 for name in group.linears:
@@ -182,7 +182,7 @@ class Structure:
 
 
 def block_list(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The text model's blocks: its one list of ``num_hidden_layers`` modules.
+    """Find the text model's blocks: its one list of ``num_hidden_layers`` modules.
 
     Raises:
         InputError: there is no such list, or more than one.

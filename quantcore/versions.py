@@ -1,4 +1,4 @@
-"""Which releases of other packages this one was tried with, and which are installed."""
+"""This package knows which releases of others it was tried with, and which are installed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def tried(package: str) -> SpecifierSet:
 
 
 def untried() -> dict[str, str]:
-    """Installed packages outside of what was tried, each with a sentence that says so."""
+    """Name installed packages outside of what was tried, each with a sentence that says so."""
     found = {}
     for one in _declared():
         version = installed(one.name)

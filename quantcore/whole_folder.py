@@ -1,4 +1,4 @@
-"""A folder that is there whole or not at all, under the name that a user asked for."""
+"""A folder is there whole or not at all, under the name that a user asked for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quantcore.errors import InputError, Unwritable, setting_name, writing
 
 
 class WholeFolder:
-    """``with WholeFolder(out) as tmp``: write into ``tmp``; it becomes ``out`` if all went well.
+    """Write into ``tmp`` of ``with WholeFolder(out) as tmp``; it becomes ``out`` if all goes well.
 
     ``tmp`` lies beside ``out`` and is locked: no other process writes the same ``out`` meanwhile,
     and what one leaves that is killed goes with the next.
@@ -44,7 +44,7 @@ class WholeFolder:
         self._made: list[Path] = []
 
     def __enter__(self) -> Path:
-        """A folder beside ``out``, on the same file system.
+        """Make a folder beside ``out``, on the same file system.
 
         Raises:
             InputError: it cannot be made, or another process writes ``out``.
@@ -111,7 +111,7 @@ class WholeFolder:
             os.close(self._held)
 
     def _remove_made(self) -> None:
-        """The folders above ``out`` that were not there before, unless somebody uses them now."""
+        """Remove folders above ``out`` that were not there before, unless they are in use."""
         with suppress(OSError):
             for place in self._made:
                 place.rmdir()

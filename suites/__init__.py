@@ -1,4 +1,4 @@
-"""What is measured: texts, divergence, tasks. Knows models and texts, and no quantizer."""
+"""The suites say what is measured; they know models and texts, and no quantizer."""
 
 SUITES = {
     "perplexity": "perplexity of a text in windows, the protocol of GPTQ and AWQ",

@@ -1,4 +1,4 @@
-"""Many prompts through a causal model at once, with the results of one at a time.
+"""Many prompts run through a causal model at once, with the results of one at a time.
 
 Rows of a batch are padded on the left, so that every row's next token is in the same column and
 distances between its tokens are what they are alone (sliding windows, ALiBi). The padding is masked
@@ -56,7 +56,7 @@ class Work:
 
 
 def arrange(works: Sequence[Work]) -> list[int]:
-    """An order in which neighbours make good batches, the largest first.
+    """Order works so that neighbours make good batches, the largest first.
 
     Alike in how much room they take, then in their beginnings where those recur, then in length: a
     batch then pads little, and shares what it can. The largest first means that too little memory
@@ -85,7 +85,7 @@ def fitting(works: Sequence[Work], budget: int) -> int:
 
 
 class _Roomy(DynamicLayer):  # type: ignore[misc]
-    """A layer's keys and values with room behind them for the next tokens."""
+    """It keeps a layer's keys and values with room behind them for the next tokens."""
 
     keys: Tensor
     values: Tensor
@@ -112,14 +112,14 @@ class _Roomy(DynamicLayer):  # type: ignore[misc]
 
 
 def _widened(states: Tensor, columns: int) -> Tensor:
-    """The same in the first of so many columns, [rows, heads, columns, size]."""
+    """Give the states room for so many columns, zeros behind them: [rows, heads, columns, size]."""
     wide = states.new_zeros(*states.shape[:2], columns, states.shape[-1])
     wide[:, :, : states.shape[-2]] = states
     return wide
 
 
 class _Rows:
-    """Token rows in a model's memory, padded on the left, that grow on the right."""
+    """It holds token rows in a model's memory, padded on the left, that grow on the right."""
 
     def __init__(
         self, model: PreTrainedModel, rows: Sequence[Sequence[int]], say: Callable[[str], None]
@@ -309,7 +309,7 @@ def score(
     *,
     say: Callable[[str], None] = lambda message: None,
 ) -> list[list[tuple[float, bool]]]:
-    """Log-likelihood of every option after its context, and whether greedy decoding writes it.
+    """Give every option's log-likelihood after its context, and whether greedy decoding writes it.
 
     One forward pass of the contexts gives all first tokens; the options that have more continue
     from the contexts' keys and values, repeated. Whole-vocabulary logits exist only for scored
@@ -345,7 +345,7 @@ def score(
 def _continue(
     rows: _Rows, options: Sequence[Sequence[int]], vocabulary: int
 ) -> tuple[Tensor, Tensor]:
-    """Log-likelihood of each option's tokens from the second on; whether all are the argmax."""
+    """Sum log-likelihoods of options' tokens from the second on, and tell if all are the argmax."""
     width = max(map(len, options))
     padded = torch.tensor([[*option, *[0] * (width - len(option))] for option in options])
     ids = padded.to(rows.device)

@@ -31,7 +31,7 @@ VERSION = 1
 
 
 class Reference:
-    """The unquantized model's final hidden states over a text's windows.
+    """It keeps the unquantized model's final hidden states over a text's windows.
 
     They are filled by one pass over the unquantized model and read by every pass over a quantized
     one. Up to a limit they live in memory, beyond it in a file without a name (it is removed as
@@ -70,7 +70,7 @@ class Reference:
         self._filled = first + len(states)
 
     def states(self, first: int, count: int) -> Tensor:
-        """Those of ``count`` windows: [count, scored tokens, hidden], on the CPU.
+        """Give the states of ``count`` windows: [count, scored tokens, hidden], on the CPU.
 
         Raises:
             ValueError: not all windows were kept.
@@ -114,7 +114,7 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
-    """One model against its reference, token by token."""
+    """It sets one model against its reference, token by token."""
 
     token_kl: Tensor
     """float32 [windows, scored tokens], nats, never negative."""
@@ -123,39 +123,39 @@ class Divergence:
 
     @property
     def mean(self) -> float:
-        """Mean divergence, nats per token."""
+        """It is the mean divergence, in nats per token."""
         return float(self.token_kl.double().mean())
 
     @property
     def median(self) -> float:
-        """What half of the tokens stay under, nats."""
+        """Half of the tokens stay under it, in nats."""
         return float(np.quantile(self.token_kl.double().numpy(), 0.5))
 
     @property
     def p99(self) -> float:
-        """What all but the worst hundredth of the tokens stay under, nats."""
+        """All but the worst hundredth of the tokens stay under it, in nats."""
         return float(np.quantile(self.token_kl.double().numpy(), 0.99))
 
     @property
     def agreement(self) -> float:
-        """Share of tokens where both have the same most likely one."""
+        """It is the share of tokens where both have the same most likely one."""
         return float(self.token_agrees.double().mean())
 
     @property
     def window_kl(self) -> list[float]:
-        """Mean divergence of every window, nats per token: what intervals are made of."""
+        """It is every window's mean divergence, nats per token: intervals are made of these."""
         means: list[float] = self.token_kl.double().mean(1).tolist()
         return means
 
     @property
     def window_agreement(self) -> list[float]:
-        """Agreement of every window."""
+        """It is the agreement of every window."""
         shares: list[float] = self.token_agrees.double().mean(1).tolist()
         return shares
 
 
 def divergence_of_rows(logits: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """Divergence and agreement at some positions.
+    """Compute divergence and agreement at some positions.
 
     Summed as Q - P + P (log P - log Q), which is the same because both sum to one. There an error
     in the logarithm of a whole distribution cancels instead of going into the result, so float32

@@ -1,4 +1,4 @@
-"""Task suites on lm-eval: which tasks and items, and what came out, item by item.
+"""Task suites run on lm-eval: which tasks and items, and what came out, item by item.
 
 A suite is an lm-eval task group that `lm-eval --include_path` runs as well. Here its tasks are
 loaded once, run on one model after the other, and every item's outcome is kept, since comparisons
@@ -39,7 +39,7 @@ Source = Literal["embedded", "standard"]
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
-    """How tasks are run; the same for all of them."""
+    """They say how tasks are run, the same for all of them."""
 
     source: Source = "embedded"
     limit: int | None = None
@@ -57,7 +57,7 @@ class TaskOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcomes:
-    """What one model did on every item; columns of equal length, in the same order each time."""
+    """They say what one model did on every item; columns have one length and one order."""
 
     metric: str
     """The headline's name within lm-eval, such as ``acc``."""
@@ -75,7 +75,7 @@ class Outcomes:
 
 
 class TaskSet:
-    """The tasks of one row of the table, loaded and cut to size, ready for any number of models."""
+    """It has the tasks of one row of the table, cut to size, ready for any number of models."""
 
     def __init__(
         self,
@@ -130,17 +130,17 @@ class TaskSet:
 
     @property
     def items(self) -> int:
-        """How many items are run."""
+        """So many items are run."""
         return sum(map(len, self.samples.values()))
 
     @property
     def of_items(self) -> int:
-        """How many there are."""
+        """There are so many."""
         return sum(len(task.eval_docs) for task in self._tasks.values())
 
     @property
     def requests(self) -> int:
-        """Answers and options that the model is asked for."""
+        """The model is asked for so many answers and options."""
         return sum(
             len(task.doc_to_choice(task.eval_docs[index]))
             if task.OUTPUT_TYPE == "multiple_choice"
@@ -168,7 +168,7 @@ class TaskSet:
         return "acc" if "acc" in metrics else metrics[0]
 
     def protocol(self) -> dict[str, Any]:
-        """What decides the outcome, for a record."""
+        """It is what decides the outcome, for a record."""
         digest = hashlib.sha256()
         for name, task in self._tasks.items():
             for index in self.samples[name]:
@@ -268,7 +268,7 @@ class TaskSet:
         )
 
     def _mean_of(self, aggregates: Mapping[str, float]) -> float:
-        """Of tasks with one metric by their items, as lm-eval does it for a group.
+        """Take the mean of tasks with one metric by their items, as lm-eval does for a group.
 
         Raises:
             InputError: they have different ones.
@@ -288,7 +288,7 @@ class TaskSet:
 
 
 def _row(task: str, headline: str, sample: Mapping[str, Any]) -> dict[str, Any]:
-    """One item's line: who it is, what was answered, what that is worth."""
+    """Make one item's line: who it is, what was answered, what that is worth."""
     doc = sample["doc"]
     graded = {str(key): sample[key] for key in sample["metrics"]}
     if str(doc.get("max_length")) in graded:  # RULER names its metric by the item's length
@@ -315,7 +315,7 @@ def _row(task: str, headline: str, sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    """A per-item number between 0 and 1, or None: only these can be paired as accuracies."""
+    """Give a per-item number from 0 to 1, or None: only these can be paired as accuracies."""
     if isinstance(value, (bool, int, float)) and 0.0 <= float(value) <= 1.0:
         return float(value)
     return None
@@ -335,7 +335,7 @@ def _aggregate(result: Mapping[str, Any], task: str, headline: str) -> float:
 
 
 def _subset(count: int, options: TaskOptions) -> list[int]:
-    """Which items are run.
+    """Choose which items are run.
 
     Tasks of equal length get the same ones: what is parallel between them (translations) stays so.
     """
@@ -346,7 +346,7 @@ def _subset(count: int, options: TaskOptions) -> list[int]:
 
 
 def target_of(suite: str, source: Source) -> str:
-    """lm-eval's name of a suite's task group."""
+    """Give lm-eval's name of a suite's task group."""
     return f"awqbench_{suite}" + ("_standard" if source == "standard" else "")
 
 
@@ -358,7 +358,7 @@ def _load(
     tokenizer_folder: Path,
     context: int | None,
 ) -> dict[str, Any]:
-    """lm-eval's tasks by name, from data that lies here or on the hub."""
+    """Load lm-eval's tasks by name, from data that lies here or on the hub."""
     with _quietly():
         from lm_eval.tasks import TaskManager
 
@@ -438,7 +438,7 @@ def _refuse_remote_code(tokenizer_folder: Path) -> None:
 
 
 def _localized(config: dict[str, Any], folder: Path | None) -> dict[str, Any]:
-    """The configuration with its data set's path turned to a local copy, if there is one."""
+    """Turn a configuration's data set's path to a local copy, if there is one."""
     path = config.get("dataset_path")
     if folder is None or not isinstance(path, str) or not (folder / path).is_dir():
         return config

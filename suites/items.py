@@ -1,4 +1,4 @@
-"""Items of the embedded task sets: drawn by seeded templates, and split from training by value.
+"""Seeded templates draw the items of the embedded task sets, split from training by value.
 
 A template is a function that draws one item. Templates are *seen* (training may draw from them) or
 *reserved* (only evaluation does). Everything open that an item holds (names, places, products,
@@ -37,31 +37,31 @@ def belongs(value: str, split: Split) -> bool:
 
 
 class Draw:
-    """Everything random in one item, from one split's stock."""
+    """It draws everything random in one item, from one split's stock."""
 
     def __init__(self, split: Split, seed: str) -> None:
-        """``seed``: any text; the same one draws the same item on every machine."""
+        """Take any text as a ``seed``; the same one draws the same item on every machine."""
         self.split: Split = split
         self.rng = random.Random(f"{split}:{seed}")
 
     def open(self, stock: Sequence[str]) -> str:
-        """An open value: one of ``stock`` that belongs to this split."""
+        """Draw an open value: one of ``stock`` that belongs to this split."""
         return self.rng.choice([value for value in stock if belongs(value, self.split)])
 
     def opens(self, stock: Sequence[str], count: int) -> list[str]:
-        """``count`` different open values."""
+        """Draw ``count`` different open values."""
         return self.rng.sample([value for value in stock if belongs(value, self.split)], count)
 
     def closed(self, options: Sequence[T]) -> T:
-        """A value of closed vocabulary, shared by both splits."""
+        """Draw a value of closed vocabulary, shared by both splits."""
         return self.rng.choice(options)
 
     def closeds(self, options: Sequence[T], count: int) -> list[T]:
-        """``count`` different values of closed vocabulary."""
+        """Draw ``count`` different values of closed vocabulary."""
         return self.rng.sample(options, count)
 
     def integer(self, low: int, high: int) -> int:
-        """A whole number of this split from ``low`` to ``high``, ends included.
+        """Draw a whole number of this split from ``low`` to ``high``, ends included.
 
         Raises:
             ValueError: the range is too short to hold numbers of both splits.
@@ -74,7 +74,7 @@ class Draw:
                 return value
 
     def decimal(self, low: int, high: int, digits: int = 2) -> float:
-        """A number with exactly ``digits`` decimals (the last not 0), of this split."""
+        """Draw a number with exactly ``digits`` decimals (the last not 0), of this split."""
         while True:
             whole = self.rng.randint(low * 10**digits, high * 10**digits)
             text = f"{whole / 10**digits:.{digits}f}"
@@ -82,7 +82,7 @@ class Draw:
                 return float(text)
 
     def code(self, pattern: str) -> str:
-        """A code such as ``AB-1234``: in ``pattern`` A stands for a letter, 0 for a digit."""
+        """Draw a code such as ``AB-1234``: in ``pattern`` A stands for a letter, 0 for a digit."""
         while True:
             text = "".join(
                 self.rng.choice("ABCDEFGHJKLMNPQRSTUVWXYZ")
@@ -96,21 +96,21 @@ class Draw:
                 return text
 
     def chance(self, probability: float) -> bool:
-        """True with that probability."""
+        """It is true with that probability."""
         return self.rng.random() < probability
 
     def shuffled(self, values: Sequence[T]) -> list[T]:
-        """The same values in random order."""
+        """Put the same values in random order."""
         return self.rng.sample(values, len(values))
 
     def person(self) -> str:
-        """``Ilse Okafor``."""
+        """Draw a full name such as ``Ilse Okafor``."""
         return f"{self.open(FIRST_NAMES)} {self.open(LAST_NAMES)}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """One way to draw an item."""
+    """It is one way to draw an item."""
 
     name: str
     part: Part
@@ -119,10 +119,10 @@ class Template:
 
 
 class Templates:
-    """The templates of one suite, filled by the decorator `template`."""
+    """It holds the templates of one suite, filled by the decorator `template`."""
 
     def __init__(self, suite: str) -> None:
-        """``suite``: the first part of every item's id."""
+        """Begin every item's id with ``suite``."""
         self.suite = suite
         self.all: list[Template] = []
 
@@ -136,11 +136,11 @@ class Templates:
         return add
 
     def of(self, part: Part) -> list[Template]:
-        """Those of one part."""
+        """Give the templates of one part."""
         return [template for template in self.all if template.part == part]
 
     def items(self, *, split: Split, part: Part, count: int, seed: int = 0) -> list[Item]:
-        """``count`` items, templates in turn; the first n of a longer list are the same.
+        """Draw ``count`` items, templates in turn; the first n of a longer list are the same.
 
         Raises:
             ValueError: training items of reserved templates.
@@ -148,7 +148,7 @@ class Templates:
         return list(self.stream(split=split, part=part, count=count, seed=seed))
 
     def stream(self, *, split: Split, part: Part, count: int, seed: int = 0) -> Iterator[Item]:
-        """The same, one at a time: training draws millions."""
+        """Draw items one at a time: training draws millions."""
         if split == "train" and part == "reserved":
             raise ValueError("reserved templates are for evaluation only")
         templates = self.of(part)
@@ -160,12 +160,12 @@ class Templates:
 
 
 def fingerprint(items: Sequence[Item]) -> str:
-    """sha256 over the items: names the embedded set in records."""
+    """Hash the items: the sha256 names the embedded set in records."""
     return hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()
 
 
 def words(text: str) -> tuple[str, ...]:
-    """A stock of open values, written with spaces between them."""
+    """Split a stock of open values, written with spaces between them."""
     return tuple(text.split())
 
 

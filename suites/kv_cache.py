@@ -19,7 +19,7 @@ _NAMES = ("cache", "past_key_values")  # since Transformers 5.24; before, and in
 
 @dataclass(frozen=True, kw_only=True)
 class Forward:
-    """A model's forward pass with a cache: what it takes, and how it is given."""
+    """It is a model's forward pass with a cache: what it takes, and how it is given."""
 
     model: nn.Module
     accepted: frozenset[str]

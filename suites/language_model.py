@@ -46,7 +46,7 @@ R = TypeVar("R")
 
 
 class Completion(str):
-    """What the model wrote, without the stop string, and how it came to its end."""
+    """It is what the model wrote, without the stop string, and how it came to its end."""
 
     __slots__ = ("cut_off", "too_long")
     cut_off: bool
@@ -73,7 +73,7 @@ class _Question(Work):
 
 @dataclass(frozen=True, kw_only=True)
 class _Stops:
-    """Stop strings, prepared for looking at few tokens at a time."""
+    """It has stop strings prepared for looking at few tokens at a time."""
 
     strings: tuple[str, ...]
     tokens: frozenset[int]
@@ -131,7 +131,7 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
 
     @property
     def eot_token_id(self) -> int:
-        """The tokenizer's end of text, else the model's.
+        """It is the tokenizer's end of text, else the model's.
 
         Raises:
             InputError: neither has one.
@@ -153,18 +153,18 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
 
     @property
     def max_length(self) -> int:
-        """The context; for a model without one, the window of rolling log-likelihoods."""
+        """It is the context; for a model without one, the window of rolling log-likelihoods."""
         return self.context or ROLLING
 
     @property
     def tokenizer_name(self) -> str:
-        """The tokenizer's name, fit for a file's."""
+        """It is the tokenizer's name, fit for a file's."""
         return str(self.tokenizer.name_or_path).replace("/", "__")
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **_: object
     ) -> list[int]:
-        """Tokens of a text.
+        """Give the tokens of a text.
 
         Args:
             string: the text.
@@ -196,7 +196,7 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """Messages as the model's own format, with the opening of its answer or to be continued.
+        """Write messages in the model's own format, with its answer opened or to go on from.
 
         A template that refuses the messages gets them without the system message, as in lm-eval.
 
@@ -230,7 +230,7 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
     def generate_until(
         self, requests: list[Instance], disable_tqdm: bool = True
     ) -> list[Completion]:
-        """Greedy continuations, cut before the first stop string.
+        """Continue greedily, and cut before the first stop string.
 
         Args:
             requests: ``(prompt, settings)``; settings may be ``until``, a limit of new tokens,
@@ -277,14 +277,14 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = True
     ) -> list[tuple[float, bool]]:
-        """As lm-eval defines it: see `_loglikelihood_tokens`; ``done`` is told of the progress."""
+        """Score as lm-eval does: see `_loglikelihood_tokens`; ``done`` is told of the progress."""
         results: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
         return results
 
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = True
     ) -> list[float]:
-        """Log-likelihood of whole texts, in nats: windows of the context, each token scored once.
+        """Score whole texts, in nats: in windows of the context, each token once.
 
         As in lm-eval, a window's tokens are scored after the last token of the window before, those
         of the first after the begin of text; the last window reaches back to be a whole one.
@@ -312,7 +312,7 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
         disable_tqdm: bool = True,
         **_: object,
     ) -> list[tuple[float, bool]]:
-        """``(log-likelihood in nats, greedy)`` of tokens after their context's tokens.
+        """Give ``(log-likelihood in nats, greedy)`` of tokens after their context's tokens.
 
         Requests with the same context share its forward pass. A context that does not fit together
         with its option is cut on the left, as in lm-eval, and counted in ``too_long``.
@@ -364,7 +364,7 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
         run: Callable[[list[W], Callable[[int, R], None]], None],
         counts: list[int],
     ) -> list[R]:
-        """Results of all works, in their order; ``run`` hands in those of its batch by row.
+        """Collect results of all works, in their order; ``run`` hands in those of its batch by row.
 
         Raises:
             InputError: a work by itself does not fit the GPU's memory.
@@ -437,7 +437,7 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
         )
 
     def _end_tokens(self) -> frozenset[int]:
-        """End-of-text tokens of the model's generation config and of the tokenizer."""
+        """List end-of-text tokens of the model's generation config and of the tokenizer."""
         given = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
         several = given if isinstance(given, list | tuple) else [given]
         return frozenset(
@@ -445,7 +445,7 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
         )
 
     def _context_for(self, option: Sequence[int]) -> int:
-        """The context; without one, more than any request has."""
+        """Give the context; without one, more than any request has."""
         return 2**62 if self.context is None else self.context
 
     @property
@@ -468,7 +468,7 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
 
 
 def _settings(given: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
-    """Stop strings and limit of new tokens of a request.
+    """Read the stop strings and the limit of new tokens off a request.
 
     Raises:
         InputError: a setting that would change the answer in a way that is not done here.

@@ -1,4 +1,4 @@
-"""Peak memory, of this process and of the GPU."""
+"""Peak memory is read here, of this process and of the GPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def reset_peak() -> None:
 
 
 def peak_bytes() -> dict[str, int]:
-    """Peak resident memory of this process, and of the GPU, since the last `reset_peak`."""
+    """Read the peak of this process's resident memory, and the GPU's, since `reset_peak`."""
     return {name: max(peak, _carried.get(name, 0)) for name, peak in _peaks().items()}
 
 
@@ -45,7 +45,7 @@ def _peaks() -> dict[str, int]:
 
 
 def _resident(what: str) -> int:
-    """A figure of the kernel's about this process, in bytes; 0 where there is none."""
+    """Read a figure of the kernel's about this process, in bytes; 0 where there is none."""
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text("utf-8").splitlines():
             if line.startswith(what):
@@ -54,7 +54,7 @@ def _resident(what: str) -> int:
 
 
 class RunPeaks:
-    """The most that a model's runs take, while other models lie in memory as well.
+    """It keeps the most that a model's runs take, while other models lie in memory as well.
 
     On the model's own device that is its weights and what its runs add to what was there before
     them; on the host of a GPU, the process's resident memory.
@@ -82,6 +82,6 @@ class RunPeaks:
         self._host = max(self._host, peaks["host"])
 
     def with_weights(self, size: int) -> dict[str, int]:
-        """Bytes on the host and, where there is one, the GPU."""
+        """Give bytes on the host and, where there is one, the GPU."""
         found = {"host": self._host} if self._own == "gpu" else {}
         return {**found, self._own: size + self._added}

@@ -1,4 +1,4 @@
-"""Perplexity under the protocol of GPTQ, AWQ and AutoAWQ.
+"""Perplexity is measured under the protocol of GPTQ, AWQ and AutoAWQ.
 
 The whole text is tokenized once, cut into windows that do not overlap, the tail dropped. Every
 window is one forward pass; tokens 2 to the last are scored in float32.
@@ -39,7 +39,7 @@ _SLICES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
-    """A tokenized text in windows."""
+    """It is a tokenized text in windows."""
 
     tokens: Tensor
     """int64 [windows, seqlen]"""
@@ -94,7 +94,7 @@ def cut_windows(
 
 @dataclass(frozen=True, kw_only=True)
 class WindowScores:
-    """What one pass over the windows measured."""
+    """It is what one pass over the windows measured."""
 
     nll: list[float]
     """Mean negative log-likelihood per scored token of every window, in nats."""
@@ -109,7 +109,7 @@ def window_nll(
     batch_size: int,
     done: Callable[[int], None] = lambda count: None,
 ) -> list[float]:
-    """The likelihoods alone of `measure_windows`."""
+    """Measure the likelihoods alone: see `measure_windows`."""
     return measure_windows(model, windows, batch_size=batch_size, done=done).nll
 
 
@@ -123,7 +123,7 @@ def measure_windows(
     keep: Reference | None = None,
     done: Callable[[int], None] = lambda count: None,
 ) -> WindowScores:
-    """Likelihood and divergence in one pass; the likelihood does not depend on the other.
+    """Measure likelihood and divergence in one pass; the former does not depend on the latter.
 
     Args:
         model: in evaluation mode.
@@ -181,7 +181,7 @@ def _slice_by_slice(
     targets: Tensor,
     compared: list[tuple[Tensor, Tensor]],
 ) -> Tensor:
-    """-log p(target) of every row, [tokens], with the logits of a few rows alive at a time.
+    """Give -log p(target) of every row, [tokens], with the logits of a few rows alive at a time.
 
     Args:
         logits_of: makes logits of hidden states.
@@ -204,7 +204,7 @@ def _slice_by_slice(
 
 
 def _joined(compared: Sequence[tuple[Tensor, Tensor]], windows: int) -> Divergence:
-    """Divergence and agreement of every slice as those of every window."""
+    """Join divergence and agreement of every slice to those of every window."""
     token_kl, token_agrees = (
         torch.cat(parts).view(windows, -1).cpu() for parts in zip(*compared, strict=True)
     )
@@ -214,14 +214,14 @@ def _joined(compared: Sequence[tuple[Tensor, Tensor]], windows: int) -> Divergen
 
 
 def _token_nll(logits: Tensor, targets: Tensor) -> Tensor:
-    """-log p(target) of every row, [tokens]; overwrites the logits, so that no more are kept."""
+    """Give -log p(target) of every row, [tokens], in the memory of the logits: no more are kept."""
     chosen = logits.gather(1, targets[:, None])[:, 0]
     top = logits.amax(-1, keepdim=True)
     return logits.sub_(top).exp_().sum(-1).log_().add_(top[:, 0]).sub_(chosen)
 
 
 def _compare(logits: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """`divergence_of_rows`, fewer rows at a time."""
+    """Call `divergence_of_rows` with fewer rows at a time."""
     rows = -(-len(logits) // _SLICES)
     pairs = zip(logits.split(rows), reference.split(rows), strict=True)
     kl, agrees = zip(*(divergence_of_rows(one, other) for one, other in pairs), strict=True)

@@ -1,4 +1,4 @@
-"""Texts by name: where each comes from, and how its rows become one string."""
+"""Texts are known by name: where each comes from, and how its rows become one string."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WIKITEXT2_TEST_SHA256 = "696cca6b65a171b0a358a4be6732cdfdf2dd6164a32e20fd70e3c13
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """A text and where it was found."""
+    """It is a text and where it was found."""
 
     name: str
     content: str
@@ -36,13 +36,13 @@ class Text:
 
     @property
     def sha256(self) -> str:
-        """Of the content in UTF-8."""
+        """It is that of the content in UTF-8."""
         return hashlib.sha256(self.content.encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """A data set on the hub, and the file that holds a copy of it in a data folder."""
+    """It is a data set on the hub, and the file that holds a copy of it in a data folder."""
 
     about: str
     repository: str
@@ -101,7 +101,7 @@ EMBEDDED = "original encyclopedic prose, shipped with the package"
 
 
 def load_corpus(name: str, corpus: Corpus, *, data_dir: Path | None) -> Text:
-    """The joined rows of a corpus, from the data folder if it has them, else from the hub.
+    """Join the rows of a corpus, from the data folder if it has them, else from the hub.
 
     Raises:
         InputError: neither has it, or the text is not the one that the protocol fixes.
@@ -124,7 +124,7 @@ def load_corpus(name: str, corpus: Corpus, *, data_dir: Path | None) -> Text:
 
 
 def hub_rows(corpus: Corpus) -> Iterable[str]:
-    """The rows of a corpus from the data hub, or from its local cache.
+    """Load the rows of a corpus from the data hub, or from its local cache.
 
     Raises:
         InputError: the hub cannot be reached, or does not have it.
@@ -153,13 +153,13 @@ def hub_rows(corpus: Corpus) -> Iterable[str]:
 
 
 def embedded() -> Text:
-    """The evaluation text that ships with the package."""
+    """Read the evaluation text that ships with the package."""
     file = resources.files("suites") / "data" / "embedded.txt"
     return Text(name="embedded", content=file.read_text("utf-8"), source=EMBEDDED)
 
 
 def evaluation_text(name: str, *, data_dir: Path | None) -> Text:
-    """An evaluation text by name or file.
+    """Find an evaluation text by name or file.
 
     Raises:
         InputError: unknown, unreadable, or empty.
@@ -198,7 +198,7 @@ _BYTES_A_LETTER = 72
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, content: str, name: str) -> list[int]:
-    """Token ids of a text, in one call: cut into pieces it could come out otherwise.
+    """Make token ids of a text in one call: cut into pieces it could come out otherwise.
 
     Raises:
         InputError: it takes more memory than there is.
@@ -214,7 +214,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, content: str, name: str) -> lis
 
 
 def read_file(path: Path) -> Text:
-    """A ``.txt`` file as it is, or a ``.jsonl`` file's ``text`` lines joined by two newlines.
+    """Read a ``.txt`` file as it is, or a ``.jsonl`` file's ``text`` lines, two newlines between.
 
     Raises:
         InputError: another kind of file, not UTF-8, or a line without ``text``.
@@ -248,7 +248,7 @@ def _json_lines(path: Path, key: str) -> Iterable[dict[str, Any]]:
 
 
 def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON-lines file, each with its line's number; empty lines are skipped.
+    """Read the objects of a JSON-lines file, each with its line's number, and skip empty lines.
 
     Raises:
         InputError: a line that is not a JSON object, or a file that is not UTF-8.

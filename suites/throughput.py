@@ -37,7 +37,7 @@ _WARMUP = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What is run."""
+    """It says what is run."""
 
     batch_sizes: tuple[int, ...] = (1, 4)
     prompt_lengths: tuple[int, ...] = (128, 512)
@@ -47,7 +47,7 @@ class Load:
     seed: int = 0
 
     def fits(self, context: int | None) -> tuple[int, ...]:
-        """The prompt lengths that leave room for the new tokens."""
+        """List the prompt lengths that leave room for the new tokens."""
         if context is None:
             return self.prompt_lengths
         return tuple(n for n in self.prompt_lengths if n + self.new_tokens <= context)
@@ -55,7 +55,7 @@ class Load:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One prompt and the tokens after it."""
+    """It is one prompt and the tokens after it."""
 
     batch_size: int
     prompt_tokens: int
@@ -66,18 +66,18 @@ class Run:
 
     @property
     def decode_tokens_per_s(self) -> float:
-        """Of the whole batch."""
+        """It is that of the whole batch."""
         return self.batch_size * len(self.step_s) / sum(self.step_s)
 
     @property
     def prefill_tokens_per_s(self) -> float:
-        """Of the whole batch."""
+        """It is that of the whole batch."""
         return self.batch_size * self.prompt_tokens / self.first_token_s
 
 
 @dataclass
 class Contender:
-    """All runs of one model."""
+    """It has all runs of one model."""
 
     runs: list[Run] = field(default_factory=list)
     joules_per_token: float | None = None
@@ -134,12 +134,12 @@ def measure(
 
 
 def runs_of(load: Load, context: int | None, *, models: int) -> int:
-    """How many times ``done`` is told."""
+    """Tell how many times ``done`` is told."""
     return len(load.batch_sizes) * len(load.fits(context)) * (load.rounds + _WARMUP) * models
 
 
 def ratios(runs: Sequence[Run], baseline: Sequence[Run]) -> dict[tuple[int, int], list[float]]:
-    """Decoding speed over the baseline's, by batch size and prompt length, for every round."""
+    """Divide decoding speed by the baseline's, by batch size and prompt length, for every round."""
     across: dict[tuple[int, int], list[float]] = {}
     for one, other in zip(runs, baseline, strict=True):
         ratio = one.decode_tokens_per_s / other.decode_tokens_per_s
@@ -149,7 +149,7 @@ def ratios(runs: Sequence[Run], baseline: Sequence[Run]) -> dict[tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Roofline:
-    """What the device reaches at best, which bounds the speed of every linear."""
+    """It is what the device reaches at best, which bounds the speed of every linear."""
 
     bytes_per_s: float
     """Read from a buffer beyond the caches."""
@@ -179,7 +179,7 @@ def _least(call: Callable[[], Tensor], device: torch.device) -> float:
 
 
 def bound(tokens: float, read: tuple[int, int], weights: int, roof: Roofline) -> float:
-    """The most that a pass over ``tokens`` tokens can be faster than the baseline's.
+    """Tell how many times as fast as the baseline's a pass over ``tokens`` tokens can be at most.
 
     A pass takes at least as long as reading the weights, and as multiplying with them.
 
@@ -195,7 +195,7 @@ def bound(tokens: float, read: tuple[int, int], weights: int, roof: Roofline) ->
 
 
 def quantiles(samples: Sequence[float]) -> dict[str, float]:
-    """Median, 95th and 99th percentile."""
+    """Give the median, the 95th and the 99th percentile."""
     if len(samples) == 1:
         return dict.fromkeys(("p50", "p95", "p99"), samples[0])
     cut = statistics.quantiles(samples, n=100, method="inclusive")
@@ -203,13 +203,13 @@ def quantiles(samples: Sequence[float]) -> dict[str, float]:
 
 
 def weight_bytes(model: nn.Module) -> int:
-    """Bytes of the weights in memory, in every form that is held; shared ones count once."""
+    """Count bytes of the weights in memory, in every form that is held; shared ones count once."""
     tensors = {id(one): one for one in (*model.parameters(), *model.buffers())}
     return sum(one.numel() * one.element_size() for one in tensors.values())
 
 
 def read_bytes(model: nn.Module) -> int:
-    """Bytes of weights that a pass takes: all but an embedding that is no output head as well.
+    """Count bytes of weights that a pass takes: all but an embedding that is no output head too.
 
     Of a linear that is held in several layouts, a pass reads one: a module says what it takes by
     ``read_bytes`` (see `kernels.linear.QuantizedLinear`).
@@ -226,7 +226,7 @@ def read_bytes(model: nn.Module) -> int:
 
 
 class _Eager:
-    """Steps as they are, with a cache that grows."""
+    """It runs steps as they are, with a cache that grows."""
 
     def __init__(self, model: nn.Module) -> None:
         self._run = Forward.of(model)
@@ -244,7 +244,7 @@ class _Eager:
 
 
 class _Graph:
-    """A static cache, and a step as one CUDA graph."""
+    """It has a static cache, and runs a step as one CUDA graph."""
 
     def __init__(self, model: nn.Module, batch_size: int, total: int) -> None:
         from transformers import StaticCache
@@ -294,7 +294,7 @@ class _Graph:
 
 @torch.inference_mode()
 def _decoder(model: nn.Module, batch_size: int, total: int, notices: list[str]) -> _Eager | _Graph:
-    """CUDA graphs where they can be had; a notice where they should, and cannot."""
+    """Take CUDA graphs where they can be had, with a notice where they should, and cannot."""
     if not next(model.parameters()).is_cuda:
         return _Eager(model)
     try:
@@ -318,7 +318,7 @@ def _run(
     number: int,
     meter: EnergyMeter,
 ) -> Run:
-    """One prompt and the tokens after it."""
+    """It is one prompt and the tokens after it."""
     begin = _now(ids.device)
     token = decoder.first(ids)
     marks = [_now(ids.device)]
@@ -342,7 +342,7 @@ def _now(device: torch.device) -> float:
 
 
 class EnergyMeter:
-    """Joules by the GPU's own counter (NVML), where it has one."""
+    """It reads joules off the GPU's own counter (NVML), where it has one."""
 
     def __init__(self, device: torch.device | None) -> None:
         """Open the counter of a CUDA device; on others nothing is counted."""
@@ -379,5 +379,5 @@ class EnergyMeter:
 
     @property
     def joules_per_token(self) -> float | None:
-        """Over all that was counted; None if nothing was."""
+        """It is taken over all that was counted; None if nothing was."""
         return self._joules / self._tokens if self._tokens else None

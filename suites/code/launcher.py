@@ -112,7 +112,7 @@ have to be 0 in it."""
 
 
 def _call(result: int, what: str) -> int:
-    """The result of a C function, or the OSError that it left."""
+    """Give the result of a C function, or raise the OSError that it left."""
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{what}: {os.strerror(code)}")
@@ -124,7 +124,7 @@ def _libc() -> ctypes.CDLL:
 
 
 def leave_namespaces() -> None:
-    """Supervisor: the next process it starts is the first of a world of its own."""
+    """Supervisor: have the next process it starts be the first of a world of its own."""
     flags, uid, gid = _NEWPID, os.geteuid(), os.getegid()
     if uid != 0:
         flags |= _NEWUSER
@@ -165,7 +165,7 @@ def shared_libraries() -> list[str]:
 
 
 def enter_empty_root(folder: str, libraries: list[str]) -> None:
-    """Cell: no network, no name of the host, and an empty root.
+    """Cell: see no network, no name of the host, and an empty root.
 
     Over it, read-only as the root itself, are Python's standard library and the shared libraries.
     """
@@ -213,7 +213,7 @@ def enter_empty_root(folder: str, libraries: list[str]) -> None:
 
 
 def spare_uid() -> int:
-    """A user of this run alone: one that nobody has, in the range that this system knows.
+    """Choose a user of this run alone: one that nobody has, in the range that this system knows.
 
     Raises:
         OSError: this root knows no other users (a container with one), so it cannot become one.
@@ -231,7 +231,7 @@ def spare_uid() -> int:
 
 
 def leave_root(folder: str | None) -> None:
-    """Cell: another user, who owns nothing but ``folder`` (if given), with no way back.
+    """Cell: become another user, who owns nothing but ``folder`` (if given), with no way back.
 
     It also dies with its supervisor from here on.
     """
@@ -257,7 +257,7 @@ def leave_root(folder: str | None) -> None:
 
 
 def limit(cpu_s: int) -> None:
-    """Cell: no further process, no byte written to a file, and so much processor time."""
+    """Cell: have no further process, no byte written to a file, and so much processor time."""
     # Both ends the same: what ignores the signal of the soft end meets the kill of the hard one.
     for what, most in (
         (resource.RLIMIT_CPU, cpu_s),
@@ -270,7 +270,7 @@ def limit(cpu_s: int) -> None:
 
 
 def limit_memory(memory_bytes: int) -> None:
-    """Cell: so much address space."""
+    """Cell: have so much address space."""
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
 
@@ -281,7 +281,7 @@ def _prctl(option: int, *values: object) -> None:
 
 
 def close_files(libraries: list[str]) -> None:
-    """Cell (Landlock): nothing can be opened but Python's standard and the shared libraries."""
+    """Cell (Landlock): open nothing but Python's standard library and the shared libraries."""
     libc = _libc()
     abi = _call(libc.syscall(_SYS_LANDLOCK_CREATE, None, 0, 1), "landlock")
     # Bits 0 to 12 in the first version; then refer, truncate, ioctl.
@@ -308,7 +308,7 @@ def close_files(libraries: list[str]) -> None:
 
 
 def refuse_calls() -> None:
-    """Cell (seccomp): no calls but those of `_ALLOWED`; others fail as if the system had none.
+    """Cell (seccomp): make no calls but `_ALLOWED`; others fail as if the system had none.
 
     That is what C libraries expect of a call that they can do without (ENOSYS).
     """
@@ -378,7 +378,7 @@ def answer_calls(code: CodeType, entry_point: str, calls: list[str]) -> dict[str
 
 
 def _honest(tests: str) -> CodeType:
-    """The tests, with both sides of every comparison sent through `_checked`."""
+    """Compile the tests with both sides of every comparison sent through `_checked`."""
     import ast
 
     def wrapped(part: ast.expr) -> ast.expr:

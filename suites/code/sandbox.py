@@ -1,4 +1,4 @@
-"""Foreign code, run where it can do no harm and cannot lie about its success.
+"""Foreign code runs where it can do no harm and cannot lie about its success.
 
 Each piece runs in processes of its own (`suites.code.launcher`), with nothing of ours in reach: an
 empty environment, no input, output that leads nowhere, limits on time and memory, no further
@@ -50,7 +50,7 @@ _GRACE_S = 120.0
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one piece of code may use."""
+    """One piece of code may use so much."""
 
     timeout_s: float = 3.0
     """Processor time, rounded up to whole seconds; by the clock, three times as long, since the
@@ -64,7 +64,7 @@ LIMITS = Limits()
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A piece of code and what is asked of it: calls, or tests."""
+    """It is a piece of code and what is asked of it: calls, or tests."""
 
     source: str
     entry_point: str
@@ -77,7 +77,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class ProgramRun:
-    """What became of a program."""
+    """It says what became of a program."""
 
     kind: Kind
     """``finished``: all calls returned (right or wrong), or all tests passed. ``failed``: an
@@ -103,7 +103,7 @@ def run(job: Job, limits: Limits = LIMITS) -> ProgramRun:
 def run_many(
     jobs: Sequence[Job], limits: Limits = LIMITS, *, workers: int | None = None
 ) -> list[ProgramRun]:
-    """`run` for each, several at a time (as many as there are processors)."""
+    """Run each, several at a time (as many as there are processors)."""
     layers = _layers()
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         return list(pool.map(lambda job: _run(job, limits, layers), jobs))

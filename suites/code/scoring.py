@@ -47,7 +47,7 @@ _WANTS_MORE = re.compile(r"(?:[:,\\(\[{=+\-*/%<>.]|\b(?:and|or|not|in|is|if|else
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What was asked."""
+    """It says what was asked."""
 
     head: str
     """The code that the answer continues or replaces; it stays before the answer's, so that what
@@ -156,6 +156,6 @@ def _outcome(question: Question, program: ProgramRun) -> str:
 
 
 def scores(outcome: str) -> dict[str, float]:
-    """The metrics of one answer: ``acc``, and one flag for each outcome."""
+    """Give the metrics of one answer: ``acc``, and one flag for each outcome."""
     flags = {f"is_{name}": float(name == outcome) for name in OUTCOMES}
     return {"acc": flags["is_right"]} | flags

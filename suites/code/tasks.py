@@ -1,4 +1,4 @@
-"""What the YAML files of this folder name: the glue between lm-eval and the suite.
+"""The YAML files of this folder name these functions, the glue between lm-eval and the suite.
 
 These tasks run code that a model wrote. Permission is lm-eval's: every YAML here says
 ``unsafe_code: true``, and lm-eval refuses such a task before it asks the model anything, unless it
@@ -31,7 +31,7 @@ _done_ahead: dict[Job, ProgramRun] = {}
 
 
 def dataset(part: Part, **_: object) -> dict[str, datasets.Dataset]:
-    """The embedded items: evaluation as ``test``, a few of training as ``fewshot``."""
+    """Give the embedded items: evaluation as ``test``, a few of training as ``fewshot``."""
     import datasets
 
     test = TEMPLATES.items(split="evaluation", part=part, count=COUNTS[part])
@@ -88,7 +88,7 @@ def run_ahead(responses: Sequence[Sequence[str]], docs: Sequence[Mapping[str, An
 
 
 def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
-    """The metrics of one answer."""
+    """Give the metrics of one answer."""
     question, answer = question_of(doc), results[0]
     job = scoring.job_of(question, answer)
     program = None if job is None else _done_ahead.pop(job, None) or sandbox.run(job)

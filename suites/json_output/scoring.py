@@ -45,7 +45,7 @@ _FENCE = re.compile(r"```(?:json)?(.*?)(?:\n[ \t]*```|```\s*\Z|\Z)", re.DOTALL |
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A judged answer: what it is worth."""
+    """It is a judged answer: what it is worth."""
 
     outcome: str
     """One of `OUTCOMES`."""

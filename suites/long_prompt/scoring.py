@@ -25,7 +25,7 @@ OUTCOMES = ("right", "cut_off", "empty", "distractor", "partly_right", "wrong")
 
 
 def metrics(answer: str, item: dict[str, Any]) -> dict[str, float]:
-    """``acc``, ``recall`` (share of the values asked for that the answer holds), and outcomes.
+    """Give ``acc``, ``recall`` (share of the values asked for that the answer holds), and outcomes.
 
     Whether an answer was cut off is its own attribute ``cut_off``. One without it (of another
     harness) counts as cut off if its only line stops at a comma or a hyphen, or inside the value
@@ -57,7 +57,7 @@ def metrics(answer: str, item: dict[str, Any]) -> dict[str, float]:
 
 
 def values_of(line: str) -> list[str]:
-    """The values of a list, in small letters: ``"The lamp, 3.47 and AB-12."`` has three."""
+    """Read a list's values, in small letters: ``"The lamp, 3.47 and AB-12."`` has three."""
     pieces = re.split(r"[,;]|\band\b", line.casefold())
     bare = (re.sub(r"^(?:the|an|a)\s+", "", piece.strip(" \t\"'`*")) for piece in pieces)
     stripped = (piece.rstrip(".").strip(" \t\"'`*") for piece in bare)
@@ -65,7 +65,7 @@ def values_of(line: str) -> list[str]:
 
 
 def _first_line(answer: str) -> tuple[str, bool]:
-    """The first line that is not blank, and whether a line break ended it."""
+    """Give the first line that is not blank, and whether a line break ended it."""
     text = answer.lstrip()
     line, end, _ = text.partition("\n")
     return line.strip(), bool(end)

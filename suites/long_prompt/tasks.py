@@ -1,4 +1,4 @@
-"""What lm-eval calls: see the task files beside this one."""
+"""Lm-eval calls these functions: see the task files beside this one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def dataset(
     num_fewshot: int = 0,
     **_: object,
 ) -> dict[str, datasets.Dataset]:
-    """The items, at lengths in the tokens of a tokenizer, or in estimated ones without any.
+    """Give the items, at lengths in the tokens of a tokenizer, or in estimated ones without any.
 
     Args:
         part: templates that training may know, or those that it never sees.
@@ -80,7 +80,7 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
 
 @cache
 def counter(name: str) -> CountTokens:
-    """Counts tokens of a text as the tokenizer makes them, special ones included.
+    """Give a count of a text's tokens as the tokenizer makes them, special ones included.
 
     Raises:
         InputError: there is no such tokenizer.

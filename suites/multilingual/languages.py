@@ -1,4 +1,4 @@
-"""The languages: their words, their sentence frames, and how a prompt is put together of them.
+"""The languages have words and sentence frames, of which a prompt is put together.
 
 Words are known by their English form, and so are their stocks: a word is of the training or of the
 evaluation stock in all languages alike. Everything is in data files beside this module.
@@ -20,7 +20,7 @@ in English; what no table holds (a number, a code) stays as it is."""
 
 @dataclass(frozen=True, kw_only=True)
 class Language:
-    """How a prompt is put together in one language; see ``languages.toml``."""
+    """It says how a prompt is put together in one language; see ``languages.toml``."""
 
     script: tuple[str, ...]
     """Of its letters, as Unicode names them."""
@@ -70,12 +70,12 @@ WORDS: Mapping[str, Mapping[str, str]] = {row["en"]: row for row in _table()}
 
 
 def stock(kind: str) -> tuple[str, ...]:
-    """All words of a kind (name, city, colour, object, animal, food, day, group), in English."""
+    """List a kind's words (name, city, colour, object, animal, food, day, group), in English."""
     return tuple(english for english, row in WORDS.items() if row["kind"] == kind)
 
 
 def word(english: str, code: str) -> str:
-    """A word in a language; numbers and codes are the same in all."""
+    """Say a word in a language; numbers and codes are the same in all."""
     return WORDS[english][code] if english in WORDS else english
 
 
@@ -91,7 +91,7 @@ def _filled(slot: Slot, code: str, fact: str | None) -> str:
 
 
 def prompt(template: str, slots: Mapping[str, Slot], wording: int, code: str) -> str:
-    """Instruction, text, question and the answer's label, each from a line of its own on."""
+    """Put instruction, text, question and the answer's label below each other."""
     language, frames = LANGUAGES[code], FRAMES[template]
     fact = frames.get("fact", {}).get(code)
     filled = {name: _filled(slot, code, fact) for name, slot in slots.items()}
@@ -106,5 +106,5 @@ def prompt(template: str, slots: Mapping[str, Slot], wording: int, code: str) ->
 
 
 def answers(options: Sequence[str], code: str) -> list[str]:
-    """The options in a language."""
+    """Say the options in a language."""
     return [word(option, code) for option in options]

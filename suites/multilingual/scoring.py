@@ -25,7 +25,7 @@ def is_best(scores: Sequence[float], gold: int) -> bool:
 def metrics(
     log_likelihoods: Sequence[float], options: Sequence[str], gold: int
 ) -> dict[str, float]:
-    """``acc`` (sums compared), ``acc_bytes`` (nats per UTF-8 byte compared) and one-hot outcomes.
+    """Give ``acc`` (of sums), ``acc_bytes`` (of nats per UTF-8 byte) and one-hot outcomes.
 
     ``log_likelihoods``: of the options, in nats, in their order.
     """

@@ -1,4 +1,4 @@
-"""Which items of the standard sets say the same in several languages.
+"""Some items of the standard sets say the same in several languages.
 
 Questions on one passage, and translations of one question, are not independent: whoever compares
 models over them draws whole sources.

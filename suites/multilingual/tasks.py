@@ -1,4 +1,4 @@
-"""What lm-eval's task files call."""
+"""Lm-eval's task files call these functions."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ FEWSHOT = 4
 
 
 def evaluation_items(part: Part) -> list[Item]:
-    """Those of all languages: the languages of one source stand together."""
+    """Give the items of all languages: the languages of one source stand together."""
     sources = TEMPLATES.stream(split="evaluation", part=part, count=COUNTS[part])
     return [one for source in sources for one in expand(source)]
 
 
 def dataset(*, language: str, part: Part, **_: Any) -> dict[str, Dataset]:
-    """Splits ``test`` and ``fewshot`` of one language; row i has the same source in every language.
+    """Give one language's ``test`` and ``fewshot``; row i has the same source in all languages.
 
     lm-eval passes the task's ``metadata``, and what its user adds to it.
     """
@@ -40,5 +40,5 @@ def dataset(*, language: str, part: Part, **_: Any) -> dict[str, Dataset]:
 
 
 def process_results(doc: Item, results: Sequence[tuple[float, bool]]) -> dict[str, float]:
-    """``results``: each option's log-likelihood, and whether greedy decoding would write it."""
+    """Judge ``results``: each option's log-likelihood, and whether greedy decoding writes it."""
     return metrics([score for score, _ in results], doc["options"], doc["gold"])

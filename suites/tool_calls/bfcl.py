@@ -115,7 +115,7 @@ def data_folder(given: str | None = None) -> Path:
 
 
 def load(category: str, folder: Path) -> list[Item]:
-    """The items of one of `CATEGORIES`, in BFCL's order and with BFCL's ids.
+    """Read the items of one of `CATEGORIES`, in BFCL's order and with BFCL's ids.
 
     Beside an item's usual fields: ``tools_json`` (BFCL's function documents) and ``gold_json`` (for
     each call wanted ``{name: {argument: allowed values}}``; null where any call is right).
@@ -167,7 +167,7 @@ def judge_item(item: Mapping[str, Any], answer: str) -> Answer:
 
 
 def example_calls(gold: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Right calls: every argument that the gold has a value for, at its first allowed one."""
+    """Make right calls: every argument that the gold has a value for, at its first allowed one."""
     return [
         {
             "name": name,
@@ -179,7 +179,7 @@ def example_calls(gold: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def check_argument(spec: Spec, allowed: Sequence[Any], value: Any) -> ArgumentFault | None:
-    """BFCL's rule for one argument, with our stricter cases.
+    """Judge one argument by BFCL's rule, with our stricter cases.
 
     The type is the declared one (a whole number passes for a float, a tuple for a declared tuple)
     or that of the allowed values, where it differs from the declared one: then the allowed values
@@ -256,7 +256,7 @@ def _same_text_or_value(value: Any, gold: Any) -> bool:
 
 
 def _same_text(value: str, gold: str) -> bool:
-    """Without case and marks, but a number stays the number it is, and marks are not nothing."""
+    """Compare without case and marks, but numbers stay what they are, and marks are not nothing."""
     if value == gold:
         return True
     if not _plain(gold) or _plain(value) != _plain(gold):
@@ -270,7 +270,7 @@ def _plain(text: str) -> str:
 
 
 def _same(value: Any, gold: Any) -> bool:
-    """Equal, at every depth; a truth value equals no number."""
+    """Compare at every depth; a truth value equals no number."""
     if isinstance(value, list) and isinstance(gold, list):
         return len(value) == len(gold) and all(map(_same, value, gold))
     if isinstance(value, dict) and isinstance(gold, dict):
@@ -284,7 +284,7 @@ def _first_values(arguments: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
 
 
 def _value(gold: Any) -> Any:
-    """An allowed value as a call gives it: an object holds lists of allowed ones in its turn."""
+    """Give an allowed value as a call does: an object holds lists of allowed ones in its turn."""
     if isinstance(gold, list):
         return [_value(one) for one in gold]
     return _first_values(gold) if isinstance(gold, dict) else gold

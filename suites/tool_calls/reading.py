@@ -1,4 +1,4 @@
-"""Calls read from a model's answer, in every form that instruct models give them.
+"""Calls are read from a model's answer, in every form that instruct models give them.
 
 Python is read as a syntax tree in which only calls with keyword arguments and literals are
 allowed: nothing is ever evaluated. So a variable, a sum or a call within a call is not readable.
@@ -21,7 +21,7 @@ _CLOSES = {"]": "[", "}": "{", ")": "("}
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One call of a tool."""
+    """It is one call of a tool."""
 
     name: str
     """Dotted if it was: ``math.factorial``."""
@@ -30,7 +30,7 @@ class Call:
 
 
 def read_calls(answer: str) -> list[Call] | None:
-    """The calls of an answer, ``[]`` where it says so, or None where it cannot be read as calls.
+    """Read an answer's calls, ``[]`` where it says so, or None where it has no readable ones.
 
     Read are, with nothing around them: Python calls (alone, one a line, or in a list) and JSON
     calls ``{"name": ..., "arguments": {...}}`` (alone, one after another, or in a list; the key
@@ -84,7 +84,7 @@ def is_words_only(answer: str, tool_names: Sequence[str]) -> bool:
 
 
 def _read(body: str) -> list[Call] | None:
-    """Calls in JSON or else in Python."""
+    """Read calls in JSON or else in Python."""
     body = body.strip()
     if not body:
         return None
@@ -93,7 +93,7 @@ def _read(body: str) -> list[Call] | None:
 
 
 def _json_values(body: str) -> list[Any] | None:
-    """JSON values one after another."""
+    """Read JSON values one after another."""
     decoder = json.JSONDecoder(object_pairs_hook=_unrepeated, parse_constant=_refuse)
     values, position = [], 0
     try:

@@ -58,7 +58,7 @@ _OTHER_TOOL = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class Tool:
-    """A tool that the prompt offers."""
+    """It is a tool that the prompt offers."""
 
     name: str
     parameters: Mapping[str, Spec]
@@ -67,7 +67,7 @@ class Tool:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A call that the request asks for."""
+    """It is a call that the request asks for."""
 
     name: str
     arguments: Mapping[str, Sequence[Any]]
@@ -78,7 +78,7 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A judged answer: what it is worth."""
+    """It is a judged answer: what it is worth."""
 
     outcome: str
     """One of `OUTCOMES`."""
@@ -86,7 +86,7 @@ class Answer:
     """Right calls, out of those wanted or given, whichever are more; 1 only if ``right``."""
 
     def metrics(self) -> dict[str, float]:
-        """``acc``, ``calls_right`` and one flag ``is_<outcome>`` for each of `OUTCOMES`."""
+        """Give ``acc``, ``calls_right`` and one flag ``is_<outcome>`` for each of `OUTCOMES`."""
         flags = {f"is_{outcome}": float(outcome == self.outcome) for outcome in OUTCOMES}
         return {"acc": flags["is_right"], "calls_right": self.calls_right} | flags
 
@@ -148,7 +148,7 @@ def judge(
 
 
 def check_argument(spec: Spec, allowed: Sequence[Any], value: Any) -> ArgumentFault | None:
-    """The rule of the embedded items: the type, at every depth, then one of the values, exactly."""
+    """Judge by the embedded items' rule: the type at every depth, then a value, exactly."""
     if not _has_type(spec, value):
         return "wrong_type"
     return None if value in allowed else "wrong_value"
@@ -190,7 +190,7 @@ def _wanted(call: Mapping[str, Any], tool: Tool) -> Wanted:
 
 
 def _faults(call: Call, want: Wanted, tool: Tool, check: CheckArgument) -> list[str]:
-    """One for each argument at fault."""
+    """Name one for each argument at fault."""
     if call.name != want.name:
         return ["wrong_tool"]
     needed = tool.required | (want.arguments.keys() - want.optional)
@@ -219,5 +219,5 @@ def _unread(
 
 
 def _whole(outcome: str) -> Answer:
-    """An answer without right calls beside wrong ones."""
+    """Make an answer without right calls beside wrong ones."""
     return Answer(outcome=outcome, calls_right=float(outcome == "right"))

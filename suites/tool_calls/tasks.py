@@ -1,4 +1,4 @@
-"""What the YAML files beside call: items for lm-eval, and metrics of one answer."""
+"""The YAML files beside call these functions: items for lm-eval, and metrics of one answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXAMPLES = ("forecast", "other_thing", "status_of_several", "which_deed", "limit
 
 
 def dataset(*, part: Part, **_: Any) -> dict[str, Dataset]:
-    """The embedded items of one part, and worked examples of the training stock."""
+    """Give the embedded items of one part, and worked examples of the training stock."""
     items = TEMPLATES.items(split="evaluation", part=part, count=COUNTS[part])
     return {"test": Dataset.from_list(items), "fewshot": Dataset.from_list(examples())}
 
@@ -27,7 +27,7 @@ def dataset(*, part: Part, **_: Any) -> dict[str, Dataset]:
 def standard_dataset(
     *, category: str, bfcl_data: str | None = None, **_: Any
 ) -> dict[str, Dataset]:
-    """BFCL's items of one category; no worked example is shown unless asked for.
+    """Give BFCL's items of one category; no worked example is shown unless asked for.
 
     Raises:
         InputError: BFCL's data is not here.
@@ -37,17 +37,17 @@ def standard_dataset(
 
 
 def examples() -> list[Item]:
-    """One item of each of `EXAMPLES`."""
+    """Draw one item of each of `EXAMPLES`."""
     items = TEMPLATES.items(split="train", part="seen", count=len(TEMPLATES.of("seen")))
     by_template = {item["template"]: item for item in items}
     return [by_template[name] for name in EXAMPLES]
 
 
 def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
-    """The metrics of one answer to an embedded item."""
+    """Give the metrics of one answer to an embedded item."""
     return scoring.judge_item(doc, results[0]).metrics()
 
 
 def process_standard_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
-    """The metrics of one answer to an item of BFCL."""
+    """Give the metrics of one answer to an item of BFCL."""
     return bfcl.judge_item(doc, results[0]).metrics()
