@@ -24,7 +24,7 @@ from bench.gate.baseline import Baseline, Tolerance, write
 from bench.gate.kept_request import kept
 from bench.gate.make import remake
 from bench.gate.run import gate
-from bench.plugin import hooks as pytest_plugin
+from bench.plugin.fixture import AwqBench
 from quantcore.errors import InputError
 from tests.bench.gate.changed import measure, never
 
@@ -183,7 +183,7 @@ def test_local_copies_reach_what_is_measured(
     monkeypatch.setattr(making if way == "rebaseline" else running, "opened", opened)
     monkeypatch.chdir(tmp_path)
     if way == "pytest":
-        fixture = pytest_plugin.AwqBench(request.config, tmp_path)
+        fixture = AwqBench(request.config, tmp_path)
         with pytest.raises(Asked):
             fixture.gate(path, data_dir=texts, tasks_data=sets)
     else:
