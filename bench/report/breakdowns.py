@@ -75,7 +75,7 @@ def _parts(across: Sequence[SuiteScore], beyond: Sequence[dict[str, tuple[str, .
             fields = []
             for score, changes in zip(across, beyond, strict=True):
                 values = score.values(facet, part)
-                share = f"{100 * sum(values) / len(values):.1f} ({len(values)})"
+                share = f"{_mean(values)} ({len(values)})" if values else ""
                 under = changes.get(part, ()) if facet == "language" else ()
                 fields.append(Field(lines=(share, *under)))
             lines.append((f"{facet} {part}", fields))
@@ -112,7 +112,11 @@ def _outcomes(across: Sequence[SuiteScore]) -> _Lines:
     return [
         (
             f"outcome {name}",
-            [Field(lines=(f"{100 * count[name] / count.total():.1f}",)) for count in counts],
+            [
+                # A model whose items have no value of their own has no such line.
+                Field(lines=(f"{100 * count[name] / count.total():.1f}" if count else "",))
+                for count in counts
+            ],
         )
         for name, _ in classes.most_common()
     ]
