@@ -7,6 +7,8 @@ import os
 import socket
 from urllib.parse import urlparse
 
+from quantcore.versions import installed
+
 _TIMEOUT_S = 3.0
 
 
@@ -38,9 +40,11 @@ def use_cache_if_unreachable() -> str | None:
     """
     reason = unreachable()
     if reason is not None:
-        import datasets.config
         from huggingface_hub import constants
 
         constants.HF_HUB_OFFLINE = True
-        datasets.config.HF_HUB_OFFLINE = True
+        if installed("datasets") is not None:
+            import datasets.config
+
+            datasets.config.HF_HUB_OFFLINE = True
     return reason

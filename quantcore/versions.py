@@ -7,6 +7,8 @@ from importlib import metadata
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from quantcore.errors import InputError
+
 DISTRIBUTION = "awq-bench"
 
 _OUTSIDE = 3
@@ -22,12 +24,28 @@ def installed(package: str) -> str | None:
 
 
 def _declared() -> list[Requirement]:
-    """What this package requires, extras left out; nothing where it is not installed itself."""
+    """What this package requires, extras too; nothing where it is not installed itself."""
     try:
-        found = map(Requirement, metadata.requires(DISTRIBUTION) or [])
+        return [Requirement(line) for line in metadata.requires(DISTRIBUTION) or []]
     except metadata.PackageNotFoundError:
         return []
-    return [one for one in found if one.marker is None or one.marker.evaluate({"extra": ""})]
+
+
+def need(package: str, *, extra: str, what: str) -> None:
+    """Refuse to go on without a package that an extra brings.
+
+    Args:
+        package: a distribution.
+        extra: the extra of this package that requires it.
+        what: takes it, as the beginning of the message.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    if installed(package) is None:
+        raise InputError(
+            f"{what} needs {package}, which is not installed; pip install '{DISTRIBUTION}[{extra}]'"
+        )
 
 
 def tried(package: str) -> SpecifierSet:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from quantcore.errors import InputError, setting_name
 from quantcore.hub import use_cache_if_unreachable
+from quantcore.versions import need
 from suites import TASK_SUITES, internals
 from suites.long_prompt.items import LONGEST, default_lengths
 from suites.multilingual.standard import source_of
@@ -97,8 +98,10 @@ class TaskSet:
 
         Raises:
             InputError: no such task, a data set that cannot be loaded, or code to be run without
-                permission.
+                permission; also where the extra ``tasks`` is not installed.
         """
+        for package in ("lm-eval", "datasets"):
+            need(package, extra="tasks", what=f"{name}, as every task,")
         self.name = name
         self.options = options
         loaded = _load(name, target, options, tokenizer_folder=tokenizer_folder, context=context)

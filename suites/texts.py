@@ -17,6 +17,7 @@ import psutil
 from quantcore import files
 from quantcore.errors import InputError, nearest, setting_name
 from quantcore.hub import use_cache_if_unreachable
+from quantcore.versions import need
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -129,6 +130,7 @@ def hub_rows(corpus: Corpus) -> Iterable[str]:
     Raises:
         InputError: the hub cannot be reached, or does not have it.
     """
+    need("datasets", extra="tasks", what=f"{corpus.repository}, from the data hub,")
     # Imported here: it takes seconds, and a local copy needs none of it.
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError

@@ -29,7 +29,7 @@ def written(output: Console, place: Path) -> None:
 
 def outcome(output: Console, outcome: Outcome) -> int:
     """Print a comparison's tables, what failed, and where all is; returns its exit code."""
-    from bench.report import grid, notes
+    from bench.report import charts, grid, notes
 
     _widen(output)
     for layout in outcome.tables:
@@ -41,6 +41,8 @@ def outcome(output: Console, outcome: Outcome) -> int:
         again = f"the same command with --out {outcome.folder} runs what failed, and nothing else"
         line(output, again)
     output.print()
+    if not charts.available():
+        line(output, charts.MISSING)
     shown = (path.name for path in outcome.folder.iterdir() if path.name != "unfinished")
     files = ", ".join(sorted(name for name in shown if not name.startswith(".")))
     line(output, f"Written to {outcome.folder}: {files}")

@@ -14,6 +14,7 @@ from bench.report.scores import SuiteScore
 from bench.report.throughput import Speed
 from bench.stats.items import Difference
 from bench.stats.windows import Interval
+from quantcore.versions import installed
 
 _COLORS = {
     "rtn": "#9aa5b1",
@@ -28,6 +29,14 @@ _COLORS = {
 def _color(cell: Cell) -> str:
     """Return the colour of a cell's method, the same in every chart."""
     return _COLORS.get(cell.method or "", "#6b7785")
+
+
+MISSING = "No charts: they need matplotlib, which is not installed; pip install 'awq-bench[charts]'"
+
+
+def available() -> bool:
+    """Whether charts can be drawn here; what says why not is `MISSING`."""
+    return installed("matplotlib") is not None
 
 
 def _pyplot() -> Any:

@@ -18,6 +18,8 @@ def document(
     layouts: Sequence[Grid],
     behind: Sequence[Grid],
     charts: Sequence[Path],
+    *,
+    no_charts: str | None = None,
 ) -> str:
     """Write the report of a comparison in Markdown.
 
@@ -26,6 +28,7 @@ def document(
         layouts: its tables.
         behind: the tables that stand after the protocol.
         charts: files beside it; those that end in ``.png`` are shown.
+        no_charts: why there are none, where they could not be drawn.
     """
     first = records[0]
     exempt = {name for record in records for name in record.quantization.get("exempt", [])}
@@ -37,6 +40,8 @@ def document(
     lines = [f"# Quantization of {escape.markdown(first.model_name)}", ""]
     lines += map(markdown, layouts)
     lines += [f"![{path.stem}]({path.name})\n" for path in charts if path.suffix == ".png"]
+    if no_charts is not None:
+        lines += [f"{escape.markdown(no_charts)}\n"]
     failed = failures(records, first.cell.suites)
     if failed:
         lines += ["## Failed", "", *[f"- {escape.markdown(note)}" for note in failed], ""]

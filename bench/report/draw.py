@@ -34,7 +34,8 @@ def write(
     """
     with writing(folder, "make room and give rights there; the same command draws them again"):
         layouts, behind, chart = _tables(records, folder, price_per_hour)
-        text = document.document(records, layouts, behind, chart)
+        missing = None if charts.available() else charts.MISSING
+        text = document.document(records, layouts, behind, chart, no_charts=missing)
         files.write_text(folder / "report.md", text)
     return layouts
 
@@ -46,6 +47,7 @@ def _tables(
     layouts: list[Grid] = []
     behind: list[Grid] = []
     chart: list[Path] = []
+    drawable = charts.available()
     schemes = [record.cell.scheme for record in records if record.cell.scheme]
     asked = {suite for record in records for suite in record.cell.suites}
     if "perplexity" in asked:
@@ -53,7 +55,7 @@ def _tables(
         layouts.append(perplexity.grid(rows))
         files.write_text(folder / "table.md", markdown(layouts[0]))
         _write_long(perplexity.long_table(rows), folder / "table")
-        if schemes:
+        if schemes and drawable:
             drawn = CHART_SCHEME if CHART_SCHEME in schemes else schemes[0]
             chart += charts.perplexity_bars(rows, drawn, folder)
     scored = scores(records)
@@ -63,7 +65,7 @@ def _tables(
         files.write_text(folder / "tasks.md", "\n".join(map(markdown, [*across, *behind])))
         _write_long(tasks.long_table(records, scored), folder / "tasks")
         compared = (score.record.cell.scheme for score in scored if score.against)
-        for scheme in dict.fromkeys(compared):
+        for scheme in dict.fromkeys(compared if drawable else ()):
             chart += charts.task_changes(scored, str(scheme), folder)
         layouts += across
     timed = throughput.speeds(records)
@@ -71,7 +73,7 @@ def _tables(
         layouts.append(throughput.grid(timed, price_per_hour))
         files.write_text(folder / "throughput.md", markdown(layouts[-1]))
         _write_long(throughput.long_table(timed, price_per_hour), folder / "throughput")
-        chart += charts.speed_up(timed, folder)
+        chart += charts.speed_up(timed, folder) if drawable else []
     return layouts, behind, chart
 
 

@@ -175,3 +175,42 @@ def test_a_hub_name_is_found_in_the_hubs_cache(
     ).records
     assert records[1].metrics == local[1].metrics
     assert records[1].model_name == "somebody/tiny"
+
+
+WITHOUT_EXTRAS = """
+import sys
+from importlib import metadata
+
+hidden = {"lm-eval": "lm_eval", "datasets": "datasets", "matplotlib": "matplotlib"}
+sys.modules |= dict.fromkeys(hidden.values())  # to import one is an ImportError
+version = metadata.version
+
+def installed(name):
+    if name in hidden:
+        raise metadata.PackageNotFoundError(name)
+    return version(name)
+
+metadata.version = installed
+from bench.cli.main import main
+
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_without_extras_perplexity_and_divergence_are_compared(
+    tiny_folder: Path, text_folder: Path, tmp_path: Path
+) -> None:
+    """What `pip install awq-bench` alone gives; the rest is named with its extra."""
+    text = ["--text", str(text_folder / "evaluation.txt"), "--seqlen", "32"]
+    command = ["-c", WITHOUT_EXTRAS, "compare", str(tiny_folder), "--methods", "rtn", *text]
+    command += ["--schemes", "int4-g32", "--out", "run", "--suites"]
+    done = python(*command, "perplexity,divergence", cwd=tmp_path, path=str(ROOT))
+    assert done.returncode == 0, done.stderr
+    assert "No charts: they need matplotlib" in done.stdout
+    assert "pip install 'awq-bench[charts]'" in (tmp_path / "run" / "report.md").read_text("utf-8")
+    assert not list((tmp_path / "run").glob("*.png"))
+    done = python(*command, "perplexity,json", cwd=tmp_path, path=str(ROOT))
+    assert done.returncode == 2
+    said = " ".join(done.stderr.split())
+    assert "json, as every task, needs lm-eval, which is not installed" in said
+    assert "pip install 'awq-bench[tasks]'" in said

@@ -27,7 +27,8 @@ def test_a_release_outside_of_the_bounds_is_named_with_what_works(
     declare(
         monkeypatch, "numpy<1", "torch>=1.0", "no-such-thing>=3", 'pytest<1; extra == "benchmark"'
     )
-    (sentence,) = versions.untried().values()
+    sentence, of_an_extra = versions.untried().values()
+    assert "pip install 'pytest<1'" in of_an_extra
     assert f"numpy {found} is outside" in sentence
     assert "pip install 'numpy<1'" in sentence
     line = next(one for one in machine._untried() if not one.there)
