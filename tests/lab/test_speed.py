@@ -43,7 +43,7 @@ def test_reference_takes_turns_and_pairs(tmp_path: Path, monkeypatch: pytest.Mon
     """A stand-in peer (our RTN behind this very Python) goes through all a real one does."""
     stand_in = reference.Contestant(
         label="stand-in",
-        file=ROOT / "tests" / "bench" / "stand_in_peer.py",
+        file=ROOT / "tests" / "lab" / "stand_in_peer.py",
         variant="half",
         environment="stand-in",
         beside="rtn",
