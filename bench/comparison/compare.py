@@ -306,22 +306,22 @@ def _announce(
     cache: Path | None,
 ) -> None:
     """What will be done, and what it will take."""
-    rates = estimate.measure_rates(loaded, measure.trial_tokens(suites, loaded))
+    pace = estimate.measure_pace(loaded, measure.trial_tokens(suites, loaded))
     calibration_tokens = 0 if calibration is None else calibration.tokens.numel()
     quantized = [(method, scheme) for _, method, scheme in pending if method and scheme]
     calibrate_s = (
-        estimate.calibration_s(structure, calibration_tokens, rates)
+        estimate.calibration_s(structure, calibration_tokens, pace)
         if any(method.calibration == "shared" for method, _ in quantized)
         else 0.0
     )
     quantize_s = sum(
         estimate.quantization_s(
-            structure, method, scheme, rates, calibration_tokens=calibration_tokens
+            structure, method, scheme, pace, calibration_tokens=calibration_tokens
         )
         for method, scheme in quantized
     )
     tokens = sum(one.windows.tokens.numel() for one in suites if isinstance(one, measure.TextSuite))
-    evaluate_s = len(pending) * estimate.evaluation_s(tokens, loaded, rates) if tokens else 0.0
+    evaluate_s = len(pending) * estimate.evaluation_s(tokens, loaded, pace) if tokens else 0.0
     weights = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
     statistics = stats_bytes(structure, on_disk=cache is not None) if calibration else 0
     memory = 2 * weights + (0 if cache else statistics)

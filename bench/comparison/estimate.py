@@ -1,4 +1,4 @@
-"""What a comparison will take, from a few short trials on this machine."""
+"""A comparison's seconds are estimated from a few short trials on this machine."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _TRIAL_S = 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rates:
-    """What this machine does in a second."""
+class Pace:
+    """This machine does so much in a second."""
 
     forward_tokens_per_s: float
     flop_per_s: float
-    """Of float32 matrix products, as Gram matrices and their losses need them."""
+    """They are of float32 matrix products, as Gram matrices and their losses need them."""
     rounded_per_s: float
-    """Weights rounded and decoded, as a search does: scaled before, and compared after."""
+    """Weights are rounded and decoded as a search does it: scaled before, and compared after."""
     steps_per_s: float
-    """Turns of a loop that is bound by calls, not arithmetic."""
+    """They are turns of a loop that is bound by calls, not arithmetic."""
     experts_per_token: int = 1
-    """To how many experts of a mixture a router sends each token."""
+    """A router sends each token to so many experts of a mixture."""
 
     def seconds(self, work: Work) -> float:
-        """How long so much work takes."""
+        """Say how long so much work takes."""
         return (
             work.product_flop / self.flop_per_s
             + work.rounded / self.rounded_per_s
@@ -44,7 +44,7 @@ class Rates:
 
 
 def _per_second(work: Callable[[], object], amount: float, device: torch.device) -> float:
-    """``amount`` of work over the time it takes, after one warm-up."""
+    """Divide ``amount`` of work by the time it takes, after one warm-up."""
 
     def finish() -> float:
         if device.type == "cuda":
@@ -60,8 +60,13 @@ def _per_second(work: Callable[[], object], amount: float, device: torch.device)
 
 
 @torch.no_grad()
-def measure_rates(loaded: LoadedModel, sample: Tensor) -> Rates:
-    """Trials of under a second in all. ``sample``: int64 [batch, tokens], as evaluation runs it."""
+def measure_pace(loaded: LoadedModel, sample: Tensor) -> Pace:
+    """Try this machine out, for under a second in all.
+
+    Args:
+        loaded: the model, whose forward pass is tried.
+        sample: int64 [batch, tokens], as evaluation runs it.
+    """
     device = loaded.device
     ids = sample.to(device)
     square = torch.randn(1024, 1024, device=device)
@@ -77,7 +82,7 @@ def measure_rates(loaded: LoadedModel, sample: Tensor) -> Rates:
         for _ in range(6):  # as many calls as a column of GPTQ makes
             row.mul(1.0)
 
-    return Rates(
+    return Pace(
         forward_tokens_per_s=_per_second(
             lambda: loaded.model.base_model(input_ids=ids, use_cache=False),
             ids.numel(),
@@ -90,8 +95,8 @@ def measure_rates(loaded: LoadedModel, sample: Tensor) -> Rates:
     )
 
 
-def calibration_s(structure: Structure, tokens: int, rates: Rates) -> float:
-    """One pass: the blocks, and a Gram matrix per input."""
+def calibration_s(structure: Structure, tokens: int, pace: Pace) -> float:
+    """Estimate one calibration pass: the blocks, and a Gram matrix per input."""
     grams = 0.0
     for block in structure.blocks:
         for group in block.groups:
@@ -99,22 +104,22 @@ def calibration_s(structure: Structure, tokens: int, rates: Rates) -> float:
             share = 1.0
             if matrix.expert is not None:  # a router sends each token to a few experts
                 count = block.module.get_parameter(matrix.parameter).shape[0]
-                share = min(1.0, rates.experts_per_token / count)
+                share = min(1.0, pace.experts_per_token / count)
             if group.linears:
                 k = group.in_features
                 grams += symmetric_flop(tokens, k) * share
-    return tokens / rates.forward_tokens_per_s + grams / rates.flop_per_s
+    return tokens / pace.forward_tokens_per_s + grams / pace.flop_per_s
 
 
 def quantization_s(
     structure: Structure,
     method: Method,
     scheme: QuantScheme,
-    rates: Rates,
+    pace: Pace,
     *,
     calibration_tokens: int,
 ) -> float:
-    """One cell without its evaluation: the work that the method states, and that of the report."""
+    """Estimate a cell without its evaluation: the work that its method states, and the losses'."""
     work = Work()
     for block in structure.blocks:
         for group in block.groups:
@@ -122,15 +127,15 @@ def quantization_s(
                 rows = {name: len(block.weight(name)) for name in group.linears}
                 fold, rounding = method.work(group, rows, scheme)
                 work += fold + rounding + loss_work(group, rows)
-    seconds = rates.seconds(work)
+    seconds = pace.seconds(work)
     if method.calibration == "sequential":  # every block runs again when it is quantized
-        seconds += calibration_s(structure, calibration_tokens, rates)
-        seconds += calibration_tokens / rates.forward_tokens_per_s
+        seconds += calibration_s(structure, calibration_tokens, pace)
+        seconds += calibration_tokens / pace.forward_tokens_per_s
     return seconds
 
 
-def evaluation_s(tokens: int, loaded: LoadedModel, rates: Rates) -> float:
-    """One evaluation: the forward passes and the output head."""
+def evaluation_s(tokens: int, loaded: LoadedModel, pace: Pace) -> float:
+    """Estimate one evaluation: the forward passes and the output head."""
     head = loaded.model.get_output_embeddings()
     flop = 2 * tokens * head.weight.numel() if head is not None else 0
-    return tokens / rates.forward_tokens_per_s + flop / rates.flop_per_s
+    return tokens / pace.forward_tokens_per_s + flop / pace.flop_per_s

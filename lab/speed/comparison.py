@@ -38,7 +38,7 @@ _BESIDE = {
     "read the text": (suites, "choose_text"),
     "tokenize": (suites, "evaluation_windows"),
     "choose and check calibration text": (comparing, "build_calibration"),
-    "measure rates for the estimate": (estimate, "measure_rates"),
+    "measure rates for the estimate": (estimate, "measure_pace"),
     "put weights back": (Snapshot, "restore"),
     "copy weights": (Snapshot, "__init__"),
     "describe the machine": (environment, "describe"),

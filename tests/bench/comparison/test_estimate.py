@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from baselines.rtn import RTN
 from bench import registry
 from bench.comparison import estimate
-from bench.comparison.estimate import Rates
+from bench.comparison.estimate import Pace
 from quantcore.calibration import StatsStore, calibrate
 from quantcore.discovery import discover
 from quantcore.gram import symmetric_flop
@@ -25,7 +25,7 @@ from tests.conftest import tiny_model
 SCHEME = QuantScheme.parse("int4-g64")
 SIZES = {"hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": 1}
 """640 x 2 rows race, those of q, k and v do not."""
-RATES = Rates(forward_tokens_per_s=100.0, flop_per_s=1e9, rounded_per_s=1e6, steps_per_s=1e3)
+PACE = Pace(forward_tokens_per_s=100.0, flop_per_s=1e9, rounded_per_s=1e6, steps_per_s=1e3)
 
 
 def rows_of(structure: Structure) -> list[tuple[LinearGroup, dict[str, int]]]:
@@ -52,7 +52,7 @@ def test_the_estimate_of_an_unknown_method_is_what_it_states() -> None:
     structure = discover(tiny_model("llama"))
     weights = sum(weight.numel() for _, weight in structure.quantized())
     losses = sum(loss_work(group, rows).product_flop for group, rows in rows_of(structure))
-    seconds = estimate.quantization_s(structure, Mine(), SCHEME, RATES, calibration_tokens=0)
+    seconds = estimate.quantization_s(structure, Mine(), SCHEME, PACE, calibration_tokens=0)
     groups = len(rows_of(structure))
     assert seconds == pytest.approx((weights + losses) / 1e9 + 4 * weights / 1e6 + 5 * groups / 1e3)
 
@@ -61,7 +61,7 @@ def test_a_method_that_follows_the_prefix_runs_every_block_twice() -> None:
     structure, tokens = discover(tiny_model("llama")), 1000
     plain, follows = (
         estimate.quantization_s(
-            structure, registry.method(name), SCHEME, RATES, calibration_tokens=tokens
+            structure, registry.method(name), SCHEME, PACE, calibration_tokens=tokens
         )
         for name in ("gptq", "gptq+seq")
     )
