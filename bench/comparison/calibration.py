@@ -1,4 +1,4 @@
-"""Calibration sequences: from a text, a file, or the model itself."""
+"""Calibration sequences come from a text, a file, or the model itself."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ NAMES = {
 
 _RUN = 40  # letters and digits in a row; spaces and punctuation do not count
 _OVERLAP = 0.005
-"""Share of runs in common above which two texts overlap. WikiText-2's training and test splits have
-0.0009 of the latter in common, the stock phrases of tables and weather reports."""
+"""Two texts overlap with more runs in common than this share. WikiText-2's training and test splits
+have 0.0009 of the latter in common, the stock phrases of tables and weather reports."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Token sequences to calibrate on."""
+    """A model is calibrated on these token sequences."""
 
     name: str
     tokens: Tensor
-    """int64 [samples, seqlen]"""
+    """They are int64 [samples, seqlen]."""
     source: str
-    """For people."""
+    """It tells people where they are from."""
     text: str
-    """All of the text that the sequences were drawn from."""
+    """The sequences were drawn from all of this text."""
 
     def describe(self) -> dict[str, Any]:
-        """What identifies it, for a cell."""
+        """Give what identifies it, for a cell."""
         samples, seqlen = self.tokens.shape
         digest = hashlib.sha256(self.tokens.numpy().tobytes()).hexdigest()
         return {"name": self.name, "samples": samples, "seqlen": seqlen, "sha256": digest}
@@ -62,7 +62,7 @@ def build(
     data_dir: Path | None,
     done: Callable[[int], None] = lambda count: None,
 ) -> Calibration:
-    """The calibration sequences that a name or a file stands for.
+    """Make the calibration sequences that a name or a file stands for.
 
     Args:
         name: one of `NAMES`, or a ``.txt`` or ``.jsonl`` file.
@@ -76,11 +76,7 @@ def build(
     Raises:
         InputError: unknown name, unreadable file, too little text, ids outside the vocabulary.
     """
-    if samples < 1 or seqlen < 2:
-        raise InputError(
-            f"--calibration-samples {samples}, --calibration-seqlen {seqlen}: "
-            "at least 1 sequence of 2 tokens"
-        )
+    _check_sizes(samples, seqlen)
     if loaded.context is not None and seqlen > loaded.context:
         raise InputError(
             f"--calibration-seqlen {seqlen} is longer than the model's context of "
@@ -114,8 +110,16 @@ def build(
     return _from_lines(path, loaded, samples=samples, seqlen=seqlen, seed=seed)
 
 
+def _check_sizes(samples: int, seqlen: int) -> None:
+    if samples < 1 or seqlen < 2:
+        raise InputError(
+            f"--calibration-samples {samples}, --calibration-seqlen {seqlen}: "
+            "at least 1 sequence of 2 tokens"
+        )
+
+
 def _embedded(loaded: LoadedModel, *, samples: int, seqlen: int, seed: int) -> Calibration:
-    """The first sequences that ship; by another seed than 0, others of them."""
+    """Take the first sequences that ship; by another seed than 0, others of them."""
     if loaded.tokenizer_sha256 != sha256_of([TOKENIZER_FILE]):
         raise InputError(
             "--calibration embedded is token ids of the reference model's tokenizer, and this "
@@ -139,7 +143,7 @@ def _embedded(loaded: LoadedModel, *, samples: int, seqlen: int, seed: int) -> C
 def _from_lines(
     path: Path, loaded: LoadedModel, *, samples: int, seqlen: int, seed: int
 ) -> Calibration:
-    """A ``.jsonl`` file: all lines hold ``text``, or all ``messages``, or all ``input_ids``."""
+    """Read a ``.jsonl`` file: all lines hold ``text``, all ``messages``, or all ``input_ids``."""
     lines = texts.read_lines(path)
     if not lines:
         raise InputError(f"{path} is empty; give lines that hold text, messages or input_ids")
@@ -191,7 +195,7 @@ def _decode(loaded: LoadedModel, tokens: Tensor) -> str:
 
 
 def _drawn(tokens: Tensor, samples: int, seed: int) -> Tensor:
-    """The first sequences, as they are; by another seed than 0 others of them."""
+    """Take the first sequences, as they are; by another seed than 0 others of them."""
     if seed and samples < len(tokens):
         generator = torch.Generator().manual_seed(seed)
         tokens = tokens[torch.randperm(len(tokens), generator=generator)]
@@ -238,7 +242,7 @@ def _pack_text(
 
 
 def pack(ids: list[int], name: str, *, samples: int, seqlen: int, seed: int) -> Tensor:
-    """``samples`` stretches of ``seqlen`` tokens at drawn offsets, none overlapping another.
+    """Cut ``samples`` stretches of ``seqlen`` tokens at drawn offsets, none overlapping another.
 
     Raises:
         InputError: the text has fewer tokens than ``samples * seqlen``.
@@ -274,7 +278,7 @@ def sample_from(
     batch_size: int = 32,
     done: Callable[[int], None] = lambda count: None,
 ) -> Tensor:
-    """Sequences that the model writes itself: ancestral sampling, temperature 1, nothing cut off.
+    """Let the model write sequences: ancestral sampling, temperature 1, nothing cut off.
 
     Each begins with the tokenizer's first special token, or with a random token where it has none.
     """
@@ -319,9 +323,9 @@ def refuse_overlap(calibration: Calibration, evaluation: texts.Text) -> None:
         )
 
 
-def overlap(one: str, other: str) -> tuple[float, float]:
-    """Shares of the runs of 40 letters of either text that are in the other."""
-    ours, theirs = _runs(one), _runs(other)
+def overlap(text: str, other: str) -> tuple[float, float]:
+    """Give the shares of the runs of 40 letters of either text that are in the other."""
+    ours, theirs = _runs(text), _runs(other)
     own = set(ours)
     in_both = [run for run in theirs if run in own]
     common = set(in_both)

@@ -1,17 +1,29 @@
-"""A cell, made of what is loaded and what is asked for."""
+"""Cells are made of what is loaded and what is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from bench.comparison.calibration import Calibration
-from bench.comparison.measure import Suite
 from bench.comparison.request import Request
+from bench.comparison.suites.suite import Suite
 from bench.records.record import Cell
 from quantcore import exclusion
 from quantcore.checkpoint import LoadedModel
 from quantcore.method import Method
 from quantcore.scheme import QuantScheme
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedCell:
+    """A cell is planned, with the method and the scheme that make it."""
+
+    cell: Cell
+    method: Method | None = None
+    """None leaves the model as it was loaded."""
+    scheme: QuantScheme | None = None
+    """None leaves the model as it was loaded."""
 
 
 def cell_of(

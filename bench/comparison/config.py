@@ -1,4 +1,4 @@
-"""Options from a TOML file."""
+"""Options are read from a TOML file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quantcore.errors import InputError, nearest
 
 
 def config_values(path: Path) -> dict[str, Any]:
-    """A config file's options as fields of `Request`, and ``out``.
+    """Read a config file's options as fields of `Request`, and ``out``.
 
     Raises:
         InputError: an unreadable file, an unknown key or a value of the wrong type.
@@ -41,7 +41,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _from_toml(path: Path, key: str, value: Any, kind: str) -> Any:
-    """A TOML value as a field of `Request` of type ``kind`` holds it."""
+    """Give a TOML value as a field of `Request` of type ``kind`` holds it."""
     if kind == "bool":
         if type(value) is not bool:
             raise InputError(f"{path}: {key} must be true or false, not {value!r}")
@@ -70,5 +70,5 @@ def _from_toml(path: Path, key: str, value: Any, kind: str) -> Any:
 
 
 def names(value: str) -> tuple[str, ...]:
-    """Names that commas separate."""
+    """Split names that commas separate."""
     return tuple(name.strip() for name in value.split(",") if name.strip())

@@ -1,4 +1,4 @@
-"""What a person sees while work goes on."""
+"""A person sees this while work goes on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bench.report import escape
 
 
 class Reporter:
-    """Bars with the time left on a terminal, one line per finished stage elsewhere."""
+    """It shows bars with the time left on a terminal, one line per finished stage elsewhere."""
 
     def __init__(self, console: Console) -> None:
         """Report on ``console``, which should be standard error: tables go to standard output."""
@@ -33,15 +33,15 @@ class Reporter:
         return self.console.quiet
 
     def say(self, text: str, *, style: str = "") -> None:
-        """A line of information."""
+        """Say a line of information."""
         self.console.print(escape.terminal(text, style=style), soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """A line that should not be overlooked."""
+        """Say a line that should not be overlooked."""
         self._marked("note:", "yellow", text)
 
     def fail(self, text: str) -> None:
-        """Why a command ends without what it was asked for."""
+        """Say why a command ends without what it was asked for."""
         self._marked("error:", "bold red", text)
 
     def _marked(self, mark: str, style: str, text: str) -> None:
@@ -49,7 +49,7 @@ class Reporter:
 
     @contextmanager
     def stage(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Yields a function that is told how many units were finished."""
+        """Yield a function that is told how many units were finished."""
         started = time.perf_counter()
         if not self.console.is_terminal:
             yield lambda count: None
@@ -69,14 +69,14 @@ class Reporter:
 
 
 class Bars(Reporter):
-    """Bars and warnings alone, for what is done many times over."""
+    """It shows bars and warnings alone, for what is done many times over."""
 
     silent = True
 
     def say(self, text: str, *, style: str = "") -> None:
-        """Nothing."""
+        """Say nothing."""
 
 
 def quiet() -> Reporter:
-    """A reporter that shows nothing, for use from Python."""
+    """Make a reporter that shows nothing, for use from Python."""
     return Reporter(Console(quiet=True))

@@ -1,15 +1,15 @@
-"""Quantize one model and write it as a folder."""
+"""One model is quantized and written as a folder."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bench import registry
+from bench.comparison.calibrator import calibration_batch, quantize_with_progress
+from bench.comparison.inputs import build_calibration, open_model
 from bench.comparison.progress import Reporter, quiet
-from bench.comparison.request import Request, build_calibration, open_model
-from bench.comparison.workbench import calibration_batch, quantize_with_progress
+from bench.comparison.request import Request
 from bench.records import environment
 from quantcore import exclusion
 from quantcore.calibration import BlockWalk
@@ -59,7 +59,7 @@ def quantize(
 def _quantized(
     request: Request, loaded: LoadedModel, chosen: Method, parsed: QuantScheme, say: Reporter
 ) -> tuple[dict[str, Any], Keeper]:
-    """Quantize a model in place: what to say of it, and its codes."""
+    """Quantize a model in place; give what to say of it, and its codes."""
     if (loaded.folder / MANIFEST).is_file():
         say.warn(f"{loaded.name} is quantized already: this adds a second loss to its first")
     structure = discover(loaded.model, exclude=request.exclude)
@@ -104,6 +104,6 @@ def _quantized(
         "relative_losses": report.relative_losses,
         "quantize_s": report.quantize_s,
         "environment": environment.describe(),
-        "seed": asdict(request)["seed"],
+        "seed": request.seed,
     }
     return manifest, keeper

@@ -1,13 +1,13 @@
-"""Tables, charts and report of a comparison's folder, drawn again from its records."""
+"""Tables, charts and report of a comparison's folder are drawn again from its records."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from bench.comparison.compare import Outcome
-from bench.comparison.measure import check_price
 from bench.comparison.progress import Reporter
 from bench.comparison.run_folder import locked, read_manifest
+from bench.comparison.suites.throughput import check_price
 from bench.records.record import Record, read_cell
 from bench.report import draw
 from quantcore.errors import InputError

@@ -1,4 +1,4 @@
-"""The folder of a comparison: which cells it holds, which are done, who writes it."""
+"""A comparison's folder says which cells it holds, which are done, and who writes it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bench.comparison.request import Request
 
 RUNS = Path("awq-bench-runs")
-"""Holds the folders that nobody named."""
+"""It holds the folders that nobody named."""
 
 _MANIFEST = "comparison.json"
 _LOCK = ".lock"
@@ -79,7 +79,7 @@ def locked(folder: Path, say: Reporter) -> Iterator[None]:
 
 
 class RunFolder:
-    """Whole records only; the manifest says which comparison they belong to."""
+    """It holds whole records only; the manifest says which comparison they belong to."""
 
     def __init__(self, path: Path, manifest: dict[str, Any], done: set[str]) -> None:
         """Use `RunFolder.open`."""
@@ -117,14 +117,14 @@ class RunFolder:
 
     @classmethod
     def _begun(cls, path: Path, key: str, cells: Sequence[Cell], request: Request) -> RunFolder:
-        """A locked folder, with its manifest written and its records read."""
+        """Write the manifest of a locked folder, and read its records."""
         for left in filter(files.is_unfinished, path.rglob(".*")):
             left.unlink(missing_ok=True)  # of a process that was killed: nobody else writes here
         if (path / _MANIFEST).is_file():
-            found = _read_manifest(path / _MANIFEST)
-            if found.get("key") != key:
+            there = _read_manifest(path / _MANIFEST)
+            if there.get("key") != key:
                 raise OtherComparison(
-                    f"{path} holds another comparison ({_differences(found, request)}); name "
+                    f"{path} holds another comparison ({_differences(there, request)}); name "
                     "another --out"
                 )
         done = {cell.id for cell in cells if _is_done(path, cell)}
@@ -161,7 +161,7 @@ class RunFolder:
 
 
 def _is_done(folder: Path, cell: Cell) -> bool:
-    """Whether a folder has a whole record of a cell."""
+    """Say whether a folder has a whole record of a cell."""
     file = folder / cell.file_name
     if not file.is_file():
         return False
@@ -170,7 +170,7 @@ def _is_done(folder: Path, cell: Cell) -> bool:
 
 
 def default_names(request: Request) -> Iterator[Path]:
-    """Names for a new folder under `RUNS`, by model and time; numbers tell those of one second."""
+    """Name new folders under `RUNS` by model and time; numbers tell those of one second."""
     name = request.model.rstrip("/").rsplit("/", 1)[-1]
     name = re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "model"  # to be copied from a terminal
     first = RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -179,7 +179,7 @@ def default_names(request: Request) -> Iterator[Path]:
 
 
 def _named(out: Path, held: ExitStack, say: Reporter) -> Path:
-    """The folder that the user named, locked."""
+    """Lock the folder that the user named."""
     if out.is_symlink() and not out.exists():
         raise InputError(f"--out {out} is a link that leads nowhere; name another, or mend it")
     strangers = out.is_dir() and not all(
@@ -197,7 +197,7 @@ def _named(out: Path, held: ExitStack, say: Reporter) -> Path:
 
 
 def _unfinished(key: str, held: ExitStack, say: Reporter) -> Path | None:
-    """The latest unfinished folder with this key that nobody else writes, locked."""
+    """Find and lock the latest unfinished folder with this key that nobody else writes."""
     for manifest in sorted(RUNS.glob(f"*/{_MANIFEST}"), reverse=True):
         try:
             if not _goes_on(manifest, key):
@@ -213,12 +213,12 @@ def _unfinished(key: str, held: ExitStack, say: Reporter) -> Path | None:
 
 
 def _goes_on(manifest: Path, key: str) -> bool:
-    found = _read_manifest(manifest)
-    return found.get("key") == key and not found.get("finished")
+    document = _read_manifest(manifest)
+    return document.get("key") == key and not document.get("finished")
 
 
 def _new(request: Request, held: ExitStack, say: Reporter) -> Path:
-    """A folder that was not there before, locked."""
+    """Make and lock a folder that was not there before."""
     try:
         RUNS.mkdir(exist_ok=True)
         path = next(path for path in default_names(request) if _made(path))
@@ -231,7 +231,7 @@ def _new(request: Request, held: ExitStack, say: Reporter) -> Path:
 
 
 def _made(path: Path) -> bool:
-    """Whether a folder was made; not if another run was faster."""
+    """Make a folder, and say whether it was made; not if another run was faster."""
     try:
         path.mkdir()
     except FileExistsError:
@@ -240,21 +240,21 @@ def _made(path: Path) -> bool:
 
 
 def _declared(request: Request) -> dict[str, Any]:
-    """What was asked for, as JSON holds it; where texts lie on this machine is left out."""
+    """Give what was asked for, as JSON holds it, without where texts lie on this machine."""
     values = {name: value for name, value in asdict(request).items() if name not in _PLACES}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
 def _differences(manifest: dict[str, Any], request: Request) -> str:
-    """What a comparison in a folder asked for otherwise."""
+    """Name what a comparison in a folder asked for otherwise."""
     there, here = manifest.get("request"), _declared(request)
     there = there if isinstance(there, dict) else {}
-    found = [f"{k} {there.get(k)!r}, now {here[k]!r}" for k in here if there.get(k) != here[k]]
-    return "; ".join(found) or "the same request, but other weights, text or program version"
+    others = [f"{k} {there.get(k)!r}, now {here[k]!r}" for k in here if there.get(k) != here[k]]
+    return "; ".join(others) or "the same request, but other weights, text or program version"
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What a folder says of its comparison: its key, request, cells, and whether it is finished.
+    """Read what a folder says of its comparison: key, request, cells, whether it is finished.
 
     Raises:
         InputError: it holds none, or a damaged one.

@@ -1,319 +1,224 @@
-"""One cell: quantize, evaluate, record; and the calibration that all cells share."""
+"""One cell is quantized, measured and recorded after the other, on the same loaded model."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-
-from bench.comparison.calibration import Calibration
-from bench.comparison.measure import Metrics, PartFailed, Suite, ThroughputSuite, reason_of
+from bench.comparison.calibrator import Calibrator, quantize_with_progress
+from bench.comparison.cells import PlannedCell
 from bench.comparison.progress import Reporter
+from bench.comparison.suites.suite import (
+    Metrics,
+    PartFailed,
+    Subject,
+    Suite,
+    Unquantized,
+    reason_of,
+)
+from bench.comparison.unfinished import Findings, Unfinished
 from bench.records import environment
-from bench.records.check import DIGEST, check_metric, digest, parsed, sealed
-from bench.records.record import Cell, Record, in_words, write_json
-from bench.report import labels, quantities
+from bench.records.check import check_metric
+from bench.records.record import Cell, Record, in_words
+from bench.report import labels
 from kernels import install
-from quantcore import codes, files
-from quantcore.calibration import BlockWalk, StatsStore, calibrate, stats_bytes
+from quantcore import codes as stored_codes
 from quantcore.checkpoint import LoadedModel
-from quantcore.errors import InputError, Unwritable, writing
+from quantcore.errors import Unwritable
 from quantcore.grid import QuantizedWeight
 from quantcore.method import Method
-from quantcore.quantize import (
-    QuantizationReport,
-    Snapshot,
-    bits_per_weight,
-    quantize_model,
-    stored_bytes,
-)
+from quantcore.quantize import Snapshot, bits_per_weight, stored_bytes
 from quantcore.scheme import QuantScheme
 from quantcore.structure import Structure
 from suites import memory
 
-_STATS_SHARE = 0.25  # of memory that statistics may take before they go to disk
+
+@dataclass(frozen=True, kw_only=True)
+class _Weights:
+    """A cell's weights are described so, in a record's words."""
+
+    stored_bytes: int | None = None
+    bits_per_weight: float | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    quantization: dict[str, Any] = field(default_factory=dict)
 
 
-class Calibrator:
-    """The calibration sequences, and the one pass over them that every cell shares."""
+@dataclass(frozen=True, kw_only=True)
+class _Attempt:
+    """A cell was tried, and this came of it."""
 
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        structure: Structure,
-        calibration: Calibration,
-        *,
-        cache: Path | None,
-        say: Reporter,
-    ) -> None:
-        """Keep statistics in ``cache``, or in memory if None; nothing is run yet."""
-        self.seconds: float | None = None
-        """What the shared pass took; None until it was made."""
-        self._loaded = loaded
-        self._structure = structure
-        self._tokens = calibration.tokens
-        self._say = say
-        self._cache = cache
-        self._store = StatsStore(cache)
-        self._error: Exception | None = None
-        self._batch_size = calibration_batch(loaded, calibration)
-
-    def quantize(
-        self,
-        label: str,
-        method: Method,
-        scheme: QuantScheme,
-        keep: Callable[[str, QuantizedWeight], None] | None = None,
-    ) -> QuantizationReport:
-        """Quantize the model in place, with the statistics that the method wants."""
-        stats = self._stats_for(method)
-        started = time.perf_counter()
-        walk = self._walk() if method.calibration == "sequential" else None
-        embed_s = time.perf_counter() - started if walk else 0.0
-        report = quantize_with_progress(
-            self._say, label, self._structure, method, scheme, stats=stats, walk=walk, keep=keep
-        )
-        report.calibrate_s += embed_s
-        return report
-
-    def _stats_for(self, method: Method) -> StatsStore | None:
-        if method.calibration == "sequential":
-            return None
-        try:
-            return self._shared_stats()
-        except Unwritable:
-            raise
-        except Exception:
-            # RTN needs none; it only reports its losses where they are there.
-            if method.calibration == "shared":
-                raise
-            return None
-
-    def _walk(self) -> BlockWalk:
-        return BlockWalk(
-            self._loaded.model, self._structure, self._tokens, batch_size=self._batch_size
-        )
-
-    def _shared_stats(self) -> StatsStore:
-        if self._error is not None:
-            raise self._error  # the pass failed for the first cell, and would again
-        if self.seconds is None:
-            started = time.perf_counter()
-            try:
-                with self._say.stage("calibrate", len(self._structure.blocks)) as done:
-                    calibrate(
-                        self._loaded.model,
-                        self._structure,
-                        self._tokens,
-                        self._store,
-                        batch_size=self._batch_size,
-                        done=lambda index: done(1),
-                    )
-            except SafetensorError as error:  # it says what the system refused
-                raise Unwritable(
-                    f"{self._cache} cannot be written ({error}); make room and give rights there"
-                ) from error
-            except Exception as error:
-                self._error = error
-                raise
-            self.seconds = time.perf_counter() - started
-        return self._store
-
-
-def calibration_batch(loaded: LoadedModel, calibration: Calibration) -> int:
-    """Sequences per forward pass: enough tokens to keep the device busy."""
-    budget = 65536 if loaded.device.type == "cuda" else 4096
-    return max(1, budget // calibration.tokens.shape[1])
-
-
-def quantize_with_progress(
-    say: Reporter,
-    label: str,
-    structure: Structure,
-    method: Method,
-    scheme: QuantScheme,
-    *,
-    stats: StatsStore | None = None,
-    walk: BlockWalk | None = None,
-    keep: Callable[[str, QuantizedWeight], None] | None = None,
-) -> QuantizationReport:
-    """`quantcore.quantize.quantize_model` with a bar, and its notices said."""
-    with say.stage(f"{label}: quantize", len(structure.blocks)) as done:
-        report = quantize_model(
-            structure, method, scheme, stats=stats, walk=walk, keep=keep, done=lambda index: done(1)
-        )
-    for notice in report.notices:
-        say.warn(f"{label}: {notice}")
-    return report
-
-
-@dataclass(kw_only=True)
-class _Found:
-    """What suites found, why others found nothing, and what that took."""
-
-    metrics: Metrics = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
+    weights: _Weights = field(default_factory=_Weights)
+    installed: install.Installed = field(default_factory=install.Installed)
+    findings: Findings = field(default_factory=Findings)
+    seconds: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+    """Nothing was measured, for this reason."""
 
 
 @dataclass(kw_only=True)
 class Workbench:
-    """A loaded model: measures one cell after the other, and puts the weights back each time."""
+    """It measures a loaded model cell by cell, and puts the weights back each time."""
 
     name: str
-    """What the user calls the model."""
+    """The user calls the model so."""
     loaded: LoadedModel
     structure: Structure
     suites: Sequence[Suite]
-    """All of the comparison; a cell runs those that it names."""
+    """They are all of the comparison's; a cell runs those that it names."""
     calibrator: Calibrator | None
-    """None where no method needs calibration."""
+    """None: no method needs calibration."""
     unfinished: Path
-    """Folder for what the suites of an unfinished cell measured."""
+    """This folder is for what the suites of an unfinished cell measured."""
     say: Reporter
     stored_codes: bool = False
     """The model's folder holds codes, and a backend is to run them."""
+    is_unquantized: bool = True
+    """The model as it was loaded is the one that others are compared with."""
+    unquantized: Unquantized = field(default_factory=Unquantized)
+    """Suites keep here what the unquantized model leaves for the others."""
     _snapshot: Snapshot | None = None
     _installed: install.Installed | None = None
 
-    def measure(self, cell: Cell, method: Method | None, scheme: QuantScheme | None) -> Record:
-        """One cell; a failure is a record too, of one suite or of all.
+    def measure(self, planned: PlannedCell) -> Record:
+        """Measure one cell; a failure is a record too, of one suite or of all.
 
-        What its suites found stays in `unfinished` until `forget`.
+        What its suites measured stays in `unfinished` until `forget`.
 
         Raises:
-            Unwritable: what was found cannot be kept.
+            Unwritable: what was measured cannot be kept.
         """
         memory.reset_peak()
-        result: dict[str, Any]
         try:
-            result = self._measure(cell, method, scheme)
+            attempt = self._measure(planned)
         except Unwritable:  # nor could that of the cells to come
             raise
         except Exception as error:  # a failed cell must not cost the others
-            text = reason_of(error)
-            self.say.warn(f"{labels.of_stage(cell)} failed: {text}")
-            result = {"status": "failed", "error": text}
+            reason = reason_of(error)
+            self.say.warn(f"{labels.of_stage(planned.cell)} failed: {reason}")
+            attempt = _Attempt(error=reason)
         finally:
             self._uninstall()
             if self._snapshot is not None:
                 self._snapshot.restore()
-        return Record(
-            cell=cell,
-            model_name=self.name,
-            parameters=self.loaded.model.num_parameters(),
-            peak_bytes=memory.peak_bytes(),
-            environment=environment.describe(),
-            **result,
-        )
+        return self._record(planned.cell, attempt)
 
-    def forget(self, cell: Cell) -> None:
-        """Remove what the suites of a cell found, once a whole record holds it."""
-        self._kept(cell).unlink(missing_ok=True)
-
-    def _measure(
-        self, cell: Cell, method: Method | None, scheme: QuantScheme | None
-    ) -> dict[str, Any]:
-        label = labels.of_stage(cell)
-        suites = [one for one in self.suites if set(one.protocols) <= set(cell.suites)]
-        result: dict[str, Any] = {"stored_bytes": self._stored_bytes(None, 0), "seconds": {}}
-        weights: dict[str, QuantizedWeight] = {}
-        timed = [one for one in suites if isinstance(one, ThroughputSuite)]
-        unprepared: dict[str, str] = {}
-        if method is not None and scheme is not None:
-            unprepared = self._prepare(suites, label)
-            keep = weights.__setitem__ if timed or cell.backend is not None else None
-            result |= self._quantize(label, method, scheme, keep)
-        elif self.stored_codes:
-            unprepared = self._prepare(timed, label)
-            weights = codes.load(self.loaded.folder)  # checked before the run began
-        if cell.backend is not None:
-            result["backends"], result["notices"] = self._install(label, weights, cell.backend)
-        for suite in timed:
-            suite.weights = weights
-        found = self._run(cell, [one for one in suites if not unprepared.keys() & one.protocols])
-        found.failures |= unprepared
-        result["seconds"]["evaluate"] = found.seconds
-        result |= {"metrics": found.metrics, "failures": found.failures}
-        if not found.metrics:
-            return result | {"status": "failed", "error": in_words(found.failures)}
-        return result | {"status": "partial" if found.failures else "done"}
-
-    def _prepare(self, suites: Sequence[Suite], label: str) -> dict[str, str]:
-        """Let suites look at the unquantized model; why those that could not have failed."""
+    def prepare(self, suites: Sequence[Suite], label: str) -> dict[str, str]:
+        """Let suites look at the unquantized model; give the reasons of those that could not."""
+        subject = self._subject(label, is_unquantized=True, codes={})
         failures: dict[str, str] = {}
         for suite in suites:
             try:
-                suite.prepare(self.loaded, self.say)
+                suite.prepare(subject, self.say)
             except Exception as error:  # a failed suite must not cost the others
                 failures |= dict.fromkeys(suite.protocols, reason_of(error))
         self._warn(label, failures)
         return failures
 
+    def forget(self, cell: Cell) -> None:
+        """Remove what the suites of a cell measured, once a whole record holds it."""
+        self._unfinished.forget(cell)
+
+    def _record(self, cell: Cell, attempt: _Attempt) -> Record:
+        findings, weights, error = attempt.findings, attempt.weights, attempt.error
+        if error is None and not findings.metrics:
+            error = in_words(findings.failures)
+        return Record(
+            cell=cell,
+            status="failed" if error is not None else "partial" if findings.failures else "done",
+            error=error,
+            failures=findings.failures,
+            notices=list(attempt.installed.notices),
+            model_name=self.name,
+            parameters=self.loaded.model.num_parameters(),
+            metrics=findings.metrics,
+            quantization=weights.quantization,
+            stored_bytes=weights.stored_bytes,
+            bits_per_weight=weights.bits_per_weight,
+            seconds=attempt.seconds,
+            peak_bytes=memory.peak_bytes(),
+            environment=environment.describe(),
+            backends=dict(attempt.installed.backends),
+        )
+
+    def _measure(self, planned: PlannedCell) -> _Attempt:
+        cell, label = planned.cell, labels.of_stage(planned.cell)
+        suites = [suite for suite in self.suites if set(suite.protocols) <= set(cell.suites)]
+        take_codes = [suite for suite in suites if suite.needs_codes]
+        weights = _Weights(stored_bytes=self._stored_bytes(None, 0))
+        codes: dict[str, QuantizedWeight] = {}
+        unprepared: dict[str, str] = {}
+        if planned.method is not None and planned.scheme is not None:
+            unprepared = self.prepare(suites, label)
+            keep = codes.__setitem__ if take_codes or cell.backend is not None else None
+            weights = self._quantize(label, planned.method, planned.scheme, keep)
+        elif self.stored_codes:
+            unprepared = self.prepare(take_codes, label)
+            codes = stored_codes.load(self.loaded.folder)  # checked before the run began
+        installed = install.Installed()
+        if cell.backend is not None:
+            installed = self._install(label, codes, cell.backend)
+        subject = self._subject(
+            label,
+            is_unquantized=self.is_unquantized and planned.method is None,
+            codes=codes,
+        )
+        prepared = [suite for suite in suites if not unprepared.keys() & suite.protocols]
+        findings = self._run(cell, subject, prepared)
+        findings.failures |= unprepared
+        return _Attempt(
+            weights=weights,
+            installed=installed,
+            findings=findings,
+            seconds={**weights.seconds, "evaluate": findings.seconds},
+        )
+
+    def _subject(
+        self, label: str, *, is_unquantized: bool, codes: Mapping[str, QuantizedWeight]
+    ) -> Subject:
+        return Subject(
+            label=label,
+            loaded=self.loaded,
+            is_unquantized=is_unquantized,
+            unquantized=self.unquantized,
+            codes=codes,
+        )
+
     def _warn(self, label: str, failures: Mapping[str, str]) -> None:
         for name, reason in failures.items():
             self.say.warn(f"{label}: {name} failed: {reason}")
 
-    def _run(self, cell: Cell, suites: Sequence[Suite]) -> _Found:
-        """What every suite found; what is finished survives an interruption, and a later failure.
-
-        Quantizing again gives the same weights, so it still holds when the cell is run again.
-        """
-        found = self._taken_up(cell)
+    def _run(self, cell: Cell, subject: Subject, suites: Sequence[Suite]) -> Findings:
+        """Measure every suite; what is finished survives an interruption, and a later failure."""
+        findings = self._unfinished.take_up(cell)
         for suite in suites:
-            left = [n for n, one in suite.protocols.items() if one["metric"] not in found.metrics]
+            left = [
+                name
+                for name, protocol in suite.protocols.items()
+                if protocol["metric"] not in findings.metrics
+            ]
             if not left:
                 continue
-            one = self._attempt(suite, left, labels.of_stage(cell))
-            found.failures |= one.failures
-            found.seconds += one.seconds
-            if one.metrics:
-                found.metrics |= one.metrics
-                with writing(self.unfinished, "make room and give rights there"):
-                    kept = {"metrics": found.metrics, "seconds": found.seconds}
-                    write_json(self._kept(cell), sealed(kept))
-        return found
+            own = self._run_one(suite, subject, left)
+            findings.failures |= own.failures
+            findings.seconds += own.seconds
+            if own.metrics:
+                findings.metrics |= own.metrics
+                self._unfinished.keep(cell, findings)
+        return findings
 
-    def _taken_up(self, cell: Cell) -> _Found:
-        """What an earlier attempt at the cell found; nothing, and said, if that is not whole."""
-        path = self._kept(cell)
-        if not path.exists():
-            return _Found()
-        try:
-            kept = parsed(files.read_text(path))
-            if not isinstance(kept, dict) or not isinstance(kept.get("metrics"), dict):
-                raise ValueError("it holds no metrics")
-            if kept.get(DIGEST) != digest(kept):
-                raise ValueError("it does not match its own sha256")
-            found = _Found(seconds=float(kept["seconds"]))
-            for protocol in cell.suites.values():
-                if metric := kept["metrics"].get(protocol["metric"]):
-                    check_metric(metric, protocol)
-                    found.metrics[protocol["metric"]] = metric
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            self.say.warn(f"{path} is damaged ({error}): its suites are measured again")
-            return _Found()
-        return found
-
-    def _kept(self, cell: Cell) -> Path:
-        return self.unfinished / f"{cell.id}.json"
-
-    def _attempt(self, suite: Suite, names: Sequence[str], label: str) -> _Found:
-        """One suite on the model as it is now; a failure must not cost the others."""
+    def _run_one(self, suite: Suite, subject: Subject, names: Sequence[str]) -> Findings:
+        """Measure one suite on the model as it is now; a failure must not cost the others."""
         started = time.perf_counter()
         metrics: Metrics = {}
         failures: dict[str, str] = {}
         try:
-            metrics = suite.measure(label, self.loaded, self.say, names)
+            metrics = suite.measure(subject, self.say, names)
         except PartFailed as part:
-            metrics, failures = part.found, dict(part.reasons)
+            metrics, failures = part.metrics, dict(part.reasons)
         except Exception as error:
             failures = dict.fromkeys(names, reason_of(error))
         for name in names:
@@ -327,20 +232,17 @@ class Workbench:
             except ValueError as error:
                 failures[name] = reason_of(error)
                 del metrics[protocol["metric"]]
-        self._warn(label, failures)
-        return _Found(metrics=metrics, failures=failures, seconds=time.perf_counter() - started)
+        self._warn(subject.label, failures)
+        return Findings(metrics=metrics, failures=failures, seconds=time.perf_counter() - started)
 
     def _install(
-        self,
-        label: str,
-        weights: Mapping[str, QuantizedWeight],
-        backend: str,
-    ) -> tuple[dict[str, int], list[str]]:
-        """Let a backend run the linears; says how many each runs, and what a user should know."""
-        self._installed = install.install(self.loaded.model, weights, backend=backend)
+        self, label: str, codes: Mapping[str, QuantizedWeight], backend: str
+    ) -> install.Installed:
+        """Let a backend run the linears, and say what a user should know."""
+        self._installed = install.install(self.loaded.model, codes, backend=backend)
         for notice in self._installed.notices:
             self.say.warn(f"{label}: {notice}")
-        return dict(self._installed.backends), list(self._installed.notices)
+        return self._installed
 
     def _uninstall(self) -> None:
         if self._installed is not None:
@@ -353,7 +255,7 @@ class Workbench:
         method: Method,
         scheme: QuantScheme,
         keep: Callable[[str, QuantizedWeight], None] | None,
-    ) -> dict[str, Any]:
+    ) -> _Weights:
         self._snapshot = self._snapshot or Snapshot(self.structure)
         if self.calibrator is None:
             report = quantize_with_progress(
@@ -369,20 +271,18 @@ class Workbench:
         }
         if self.calibrator and self.calibrator.seconds and method.calibration == "shared":
             seconds["shared_calibration"] = self.calibrator.seconds
-        return {
-            "seconds": seconds,
-            "stored_bytes": self._stored_bytes(scheme, report.input_bits),
-            "bits_per_weight": bits_per_weight(
-                self.structure, scheme, input_bits=report.input_bits
-            ),
-            "quantization": {
+        return _Weights(
+            seconds=seconds,
+            stored_bytes=self._stored_bytes(scheme, report.input_bits),
+            bits_per_weight=bits_per_weight(self.structure, scheme, input_bits=report.input_bits),
+            quantization={
                 "scale_dtype": str(scheme.scale_dtype).removeprefix("torch."),
                 "calibration_passes": 0 if method.calibration == "none" else 1,
                 "relative_losses": report.relative_losses,
                 "notices": [*self.structure.notices, *report.notices],
                 "exempt": list(self.structure.exempt),
             },
-        }
+        )
 
     def _stored_bytes(self, scheme: QuantScheme | None, input_bits: int) -> int:
         return stored_bytes(
@@ -393,24 +293,6 @@ class Workbench:
             input_bits=input_bits,
         )
 
-
-def stats_folder(folder: Path, structure: Structure, loaded: LoadedModel) -> Path | None:
-    """Where statistics go: None for memory, or ``folder`` if they would take too much of it.
-
-    Raises:
-        InputError: there is not enough free disk either.
-    """
-    available = environment.total_memory_bytes()
-    if loaded.device.type == "cuda":
-        available = torch.cuda.mem_get_info(loaded.device)[0]
-    if stats_bytes(structure, on_disk=False) <= _STATS_SHARE * available:
-        return None
-    need = stats_bytes(structure, on_disk=True)
-    place = next(p for p in folder.absolute().parents if p.is_dir())
-    free = shutil.disk_usage(place).free
-    if need > 0.95 * free:
-        raise InputError(
-            f"calibration statistics take {quantities.size(need)} on disk and "
-            f"{quantities.size(free)} are free at {place}; choose an --out with more room"
-        )
-    return folder
+    @property
+    def _unfinished(self) -> Unfinished:
+        return Unfinished(folder=self.unfinished, say=self.say)

@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.comparison import measure as measuring
-from bench.comparison.cells import cell_of
-from bench.comparison.compare import Comparison, Entry, begin
+from bench.comparison.cells import PlannedCell, cell_of
+from bench.comparison.compare import Comparison, begin
+from bench.comparison.inputs import build_calibration, open_model
 from bench.comparison.progress import Reporter, quiet
-from bench.comparison.request import Request, build_calibration, open_model
+from bench.comparison.request import Request
 from bench.comparison.run_folder import OtherComparison
+from bench.comparison.suites.build import build_suites, check_request, text_of
+from bench.comparison.suites.suite import Suite
 from bench.comparison.workbench import Workbench
 from bench.gate.baseline import Pair
 from bench.gate.changes import SPEED
@@ -100,7 +102,7 @@ class OnTheSpot:
 
     def check_seeds(self) -> None:
         """See `Opened`."""
-        drawn = self.comparison.plan[-1][0].calibration
+        drawn = self.comparison.plan[-1].cell.calibration
         if drawn is None or drawn["name"] == "self":  # text that is sampled is another each time
             return
         other = build_calibration(
@@ -119,7 +121,7 @@ class OnTheSpot:
 
     def declared(self, method: str | None, scheme: str | None) -> dict[str, Any]:
         """See `Opened`."""
-        return declared_of(self._planned(method, scheme)[0])
+        return declared_of(self._planned(method, scheme).cell)
 
     def measure(
         self, method: str | None, scheme: str | None, unquantized: Record | None = None
@@ -133,11 +135,11 @@ class OnTheSpot:
             request = replace(request, calibration=declared["calibration"]["name"])
         return Measured(unquantized=beside, quantized=quantized, declared=declared, request=request)
 
-    def _planned(self, method: str | None, scheme: str | None) -> Entry:
+    def _planned(self, method: str | None, scheme: str | None) -> PlannedCell:
         return next(
-            entry
-            for entry in self.comparison.plan
-            if (entry[0].method, entry[0].scheme) == (method, scheme)
+            planned
+            for planned in self.comparison.plan
+            if (planned.cell.method, planned.cell.scheme) == (method, scheme)
         )
 
 
@@ -177,7 +179,7 @@ class QuantizedFolder:
         self, method: str | None, scheme: str | None, unquantized: Record | None = None
     ) -> Measured:
         """See `Opened`."""
-        suites = measuring.build(self.request, self.loaded, self.say)
+        suites = build_suites(self.request, self.loaded, self.say)
         with files.scratch() as folder:
             bench = Workbench(
                 name=self.source or self.request.model,
@@ -190,14 +192,14 @@ class QuantizedFolder:
             )
             beside = None
             if self.source is not None:
-                for suite in suites:
-                    suite.prepare(self.loaded, self.say)
+                bench.prepare(suites, "unquantized")
                 cell = cell_of(self.request, self.loaded, suites)
-                beside = unquantized or bench.measure(cell, None, None)
+                beside = unquantized or bench.measure(PlannedCell(cell=cell))
                 bench.forget(cell)  # the same weights quantized are measured by themselves
                 self.loaded = bench.loaded = open_model(self.request)
-                bench.name = self.request.model
-            quantized = bench.measure(cell_of(self.request, self.loaded, suites), None, None)
+                bench.name, bench.is_unquantized = self.request.model, False
+            cell = cell_of(self.request, self.loaded, suites)
+            quantized = bench.measure(PlannedCell(cell=cell))
         stored = packed_bytes(self.loaded.folder)
         if stored is not None:  # the folder holds it dequantized
             quantized = replace(quantized, stored_bytes=stored)
@@ -221,7 +223,7 @@ def _open_folder(request: Request, source: str | None, say: Reporter) -> Quantiz
             "suite throughput times a model beside its unquantized form, from codes; gate a folder "
             "on other suites, and speed with --method and --scheme"
         )
-    measuring.check(request, paired=source is not None)
+    check_request(request, paired=source is not None)
     loaded = open_model(replace(request, model=source or request.model))
     declaration = declared_in(loaded.folder if source is None else resolve(request.model))
     if source is not None:
@@ -232,7 +234,7 @@ def _open_folder(request: Request, source: str | None, say: Reporter) -> Quantiz
     )
 
 
-def _with_text(request: Request, suites: Sequence[measuring.Suite]) -> Request:
+def _with_text(request: Request, suites: Sequence[Suite]) -> Request:
     """Name the evaluation text: what a default chooses depends on what can be had."""
-    text = next((s.text for s in suites if isinstance(s, measuring.TextSuite)), None)
+    text = text_of(suites)
     return request if text is None or request.text else replace(request, text=text.name)

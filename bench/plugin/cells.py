@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from bench.comparison.request import Request
+from bench.comparison.suites.throughput import backends_of
 from bench.plugin import table
 from bench.plugin.options import option_of
 from bench.plugin.session import REQUEST
@@ -48,7 +49,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             timed += [
                 pytest.param((*row, backend), id=f"{name}-{cell}-{backend}")
                 for row, cell in zip(rows[1:], ids[1:], strict=True)
-                for backend in _timed_backends(request)
+                for backend in backends_of(request)
             ]
         metafunc.parametrize("timed_cell", timed)
     if "cell_and_suite" in metafunc.fixturenames:
@@ -62,11 +63,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 if suite != "throughput" and _measured(request, suite, row[1])
             ],
         )
-
-
-def _timed_backends(request: Request) -> tuple[str, ...]:
-    """Return the backends whose speed is measured, as `bench.comparison.measure` takes them."""
-    return request.throughput_backends or (request.backend or "auto",)
 
 
 def _measured(request: Request, suite: str, scheme: str | None) -> bool:
@@ -195,7 +191,7 @@ def _metric(comparison: Any, method: str | None, scheme: str | None, suite: str)
     planned = next(
         planned
         for planned in comparison.plan
-        if (planned[0].method, planned[0].scheme) == (method, scheme)
+        if (planned.cell.method, planned.cell.scheme) == (method, scheme)
     )
     with settings_called(option_of):
         record = comparison.measure(planned)

@@ -47,9 +47,9 @@ def request_of(config: pytest.Config) -> Request:
         UsageError: something about them cannot work.
     """
     from bench import registry
-    from bench.comparison import measure
     from bench.comparison.config import config_values
     from bench.comparison.request import Request
+    from bench.comparison.suites.build import check_request
     from bench.report import escape
     from quantcore.scheme import QuantScheme
 
@@ -66,7 +66,7 @@ def request_of(config: pytest.Config) -> Request:
                 listed = kinds[name].startswith("tuple")
                 values[name] = tuple(given.split(",")) if listed else given
         request = Request(**{**_DEFAULTS, **values})
-        measure.check(request)
+        check_request(request)
         for method in request.methods:
             registry.method(method)
         for scheme in request.schemes:

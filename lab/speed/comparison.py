@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from bench.comparison import compare as comparing
-from bench.comparison import estimate
-from bench.comparison import measure as suites
-from bench.comparison import workbench as measuring
+from bench.comparison import calibrator, estimate, set_up
+from bench.comparison.compare import compare
+from bench.comparison.inputs import open_model
 from bench.comparison.progress import Reporter
-from bench.comparison.request import Request, open_model
+from bench.comparison.request import Request
 from bench.comparison.run_folder import RunFolder
+from bench.comparison.suites import windows
 from bench.records import environment
 from bench.report import draw as drawing  # `draw` would be taken for this benchmark's own chart
 from lab.speed.timing import interleave, machine, markdown, spread, stopwatch, summary
@@ -34,10 +34,10 @@ from quantcore.quantize import Snapshot, quantize_model
 
 TARGET = 1.15
 _BESIDE = {
-    "read the structure": (comparing, "discover"),
-    "read the text": (suites, "choose_text"),
-    "tokenize": (suites, "evaluation_windows"),
-    "choose and check calibration text": (comparing, "build_calibration"),
+    "read the structure": (set_up, "discover"),
+    "read the text": (windows, "choose_text"),
+    "tokenize": (windows, "evaluation_windows"),
+    "choose and check calibration text": (set_up, "build_calibration"),
     "measure rates for the estimate": (estimate, "measure_pace"),
     "put weights back": (Snapshot, "restore"),
     "copy weights": (Snapshot, "__init__"),
@@ -92,18 +92,18 @@ def compare_once(request: Request) -> dict[str, Any]:
 
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        stack.enter_context(patch.object(comparing, "open_model", open_and_note))
+        stack.enter_context(patch.object(set_up, "open_model", open_and_note))
         for name, (owner, attribute) in _BESIDE.items():
             function = watched(getattr(owner, attribute), beside, name)
             stack.enter_context(patch.object(owner, attribute, function))
         calibrate_once = counted(calibrate, counts, "passes")
-        stack.enter_context(patch.object(measuring, "calibrate", calibrate_once))
+        stack.enter_context(patch.object(calibrator, "calibrate", calibrate_once))
         quantize_timed = watched(quantize_model, quantizing, "all")
-        stack.enter_context(patch.object(measuring, "quantize_model", quantize_timed))
+        stack.enter_context(patch.object(calibrator, "quantize_model", quantize_timed))
         observe = counted(BlockWalk.observe, counts, "blocks_observed")
         stack.enter_context(patch.object(BlockWalk, "observe", observe))
         started = time.perf_counter()
-        outcome = comparing.compare(request, out=Path(folder) / "run")
+        outcome = compare(request, out=Path(folder) / "run")
         finished = time.perf_counter()
     if outcome.failed:
         raise RuntimeError(f"a cell failed: {outcome.failed[0].error}")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from bench.comparison.inputs import evaluation_windows, open_model
 from bench.comparison.progress import Reporter
-from bench.comparison.request import Request, evaluation_windows, open_model
+from bench.comparison.request import Request
 from lab.speed.timing import (
     fresh,
     interleave,

@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from bench.comparison.inputs import build_calibration, evaluation_windows, open_model
 from bench.comparison.progress import Reporter
-from bench.comparison.request import Request, build_calibration, evaluation_windows, open_model
+from bench.comparison.request import Request
 from bench.reference import MODEL_FOLDER
 from lab.speed.timing import interleave, machine, markdown, mib, paired_ratio, spread, summary
 from quantcore.errors import InputError

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lm_eval.api.instance import Instance
 
+from bench.comparison.inputs import open_model
 from bench.comparison.progress import Reporter
-from bench.comparison.request import Request, open_model
+from bench.comparison.request import Request
 from lab.speed.timing import (
     interleave,
     machine,

@@ -25,8 +25,7 @@ from typing import Any
 import torch
 
 from bench.cli import main as cli
-from bench.comparison import compare
-from bench.comparison import workbench as cell
+from bench.comparison import calibrator, compare
 from bench.gate import make
 from bench.records import environment
 
@@ -145,9 +144,9 @@ def command(words: Sequence[str], *before: Callable[[], object]) -> int:
         before: called first.
     """
     torch.set_num_threads(1)
-    compare._announce = lambda *_: None  # it times this machine
+    compare.announce = lambda *_, **__: None  # it times this machine
     environment.describe = lambda: {**_HERE, "threads": torch.get_num_threads()}
-    cell._STATS_SHARE = 0.0
+    calibrator._STATS_SHARE = 0.0
     variations = make.variations
     make.variations = lambda first, seeds: islice(variations(first, seeds), 2)
     for one in before:

@@ -16,9 +16,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bench.comparison.compare import Outcome, compare
-from bench.comparison.measure import ThroughputSuite
+from bench.comparison.inputs import open_model
 from bench.comparison.quantize import quantize
-from bench.comparison.request import Request, open_model
+from bench.comparison.request import Request
+from bench.comparison.suites.throughput import ThroughputSuite
 from bench.records.record import Record
 from bench.report import draw
 from kernels.linear import QuantizedLinear

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -8,37 +7,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pandas as pd
 import pytest
-import torch
-from rich.console import Console
-from safetensors import SafetensorError
 
 from bench.cli import exit_codes
 from bench.cli import main as cli
-from bench.comparison import compare
-from bench.comparison import workbench as cell
-from bench.comparison.calibration import sample_from
+from bench.comparison import calibrator, compare, set_up
 from bench.comparison.compare import Outcome
-from bench.comparison.progress import Reporter, quiet
 from bench.comparison.quantize import quantize
-from bench.comparison.request import Request, build_calibration, open_model
-from bench.comparison.run_folder import OtherComparison, RunFolder
+from bench.comparison.request import Request
+from bench.comparison.run_folder import OtherComparison
 from bench.gate.key import declared_of
 from bench.records.record import read_record
 from bench.registry import METHODS
 from bench.report import draw, perplexity
 from quantcore import exclusion
-from quantcore.errors import InputError, Unwritable
+from quantcore.errors import InputError
 from quantcore.quantize import quantize_model
-from suites.kv_cache import Forward
 
 METRIC = "evaluation_ppl_32"
 
@@ -88,22 +78,6 @@ def test_a_comparison_end_to_end(
             assert record.quantization["exempt"] == ["model.embed_tokens.weight", "lm_head.weight"]
 
 
-def test_one_calibration_pass_serves_every_cell(
-    request_for: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    passes = []
-    real = cell.calibrate
-
-    def counted(*args: object, **kwargs: object) -> None:
-        passes.append(1)
-        real(*args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(cell, "calibrate", counted)
-    without = replace(request_for, methods=("rtn", "gptq", "awq", "awq+clip"))
-    compare.compare(without, out=tmp_path / "run")
-    assert len(passes) == 1
-
-
 def test_the_order_of_cells_does_not_matter(
     request_for: Request, compared: Outcome, tmp_path: Path
 ) -> None:
@@ -139,11 +113,11 @@ def test_an_interrupted_comparison_goes_on(
         done.append(1)
         return quantize_model(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(cell, "quantize_model", interrupt)
+    monkeypatch.setattr(calibrator, "quantize_model", interrupt)
     assert cli.main(arguments(request_for, out)) == exit_codes.INTERRUPTED
     kept = files(out)
     assert len(kept) == 4
-    monkeypatch.setattr(cell, "quantize_model", quantize_model)
+    monkeypatch.setattr(calibrator, "quantize_model", quantize_model)
     assert cli.main(arguments(request_for, out)) == exit_codes.DONE
     after = files(out)
     assert len(after) == 11
@@ -158,11 +132,11 @@ def test_an_interrupted_default_folder_is_found_again(
     def interrupt(*args: object, **kwargs: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cell, "quantize_model", interrupt)
+    monkeypatch.setattr(calibrator, "quantize_model", interrupt)
     command = arguments(replace(request_for, methods=("rtn",)), tmp_path)
     command = command[: command.index("--out")]
     assert cli.main(command) == exit_codes.INTERRUPTED
-    monkeypatch.setattr(cell, "quantize_model", quantize_model)
+    monkeypatch.setattr(calibrator, "quantize_model", quantize_model)
     assert cli.main(command) == exit_codes.DONE
     assert len(list((tmp_path / "awq-bench-runs").iterdir())) == 1
     time.sleep(1.1)  # folders are named by the second
@@ -203,7 +177,7 @@ def test_a_failed_cell_costs_no_other(
             raise ArithmeticError("planted failure")
         return quantize_model(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(cell, "quantize_model", fail)
+    monkeypatch.setattr(calibrator, "quantize_model", fail)
     out = tmp_path / "run"
     assert cli.main(arguments(request_for, out)) == exit_codes.CELL_FAILED
     printed = capsys.readouterr().out
@@ -213,7 +187,7 @@ def test_a_failed_cell_costs_no_other(
     table = pd.read_csv(out / "table.csv")
     assert list(table[table["status"] == "failed"]["method"]) == ["gptq", "gptq"]
     # The cause removed, the same command measures what failed and nothing else.
-    monkeypatch.setattr(cell, "quantize_model", quantize_model)
+    monkeypatch.setattr(calibrator, "quantize_model", quantize_model)
     before = files(out)
     assert cli.main(arguments(request_for, out)) == exit_codes.DONE
     changed = {name for name, stamp in files(out).items() if before.get(name) != stamp}
@@ -231,7 +205,7 @@ def test_a_failure_halfway_leaves_the_model_as_it_was(
             raise ArithmeticError("after every block was changed")
         return report
 
-    monkeypatch.setattr(cell, "quantize_model", fail_late)
+    monkeypatch.setattr(calibrator, "quantize_model", fail_late)
     last = compare.compare(request_for, out=tmp_path / "failing").records[-1]
     assert last.metrics == expected.metrics
 
@@ -245,7 +219,7 @@ def test_our_own_mistakes_are_not_bad_input(
     def broken(*args: object, **kwargs: object) -> object:
         raise RuntimeError("planted")
 
-    monkeypatch.setattr(compare, "discover", broken)
+    monkeypatch.setattr(set_up, "discover", broken)
     assert cli.main(arguments(request_for, tmp_path / "run")) == exit_codes.INTERNAL_ERROR
     assert "planted" in capsys.readouterr().err
 
@@ -300,78 +274,6 @@ def test_a_model_of_unknown_structure_can_still_be_evaluated(
     assert cli.main(command) == exit_codes.BAD_INPUT
 
 
-@pytest.mark.parametrize("name", ["text", "messages", "input_ids", "self"])
-def test_every_kind_of_calibration(name: str, request_for: Request, tmp_path: Path) -> None:
-    file = tmp_path / "calibration.jsonl"
-    content = Path(str(request_for.calibration)).read_text("utf-8")
-    if name == "text":
-        rows: Sequence[object] = [{"text": content[:4000]}, {"text": content[4000:]}]
-    elif name == "messages":
-        rows = [
-            {"messages": [{"role": "user", "content": content[i : i + 500]}]}
-            for i in range(0, 9000, 500)
-        ]
-    else:
-        rows = [{"input_ids": [(i * 31 + j * 7) % 300 for j in range(20)]} for i in range(12)]
-    file.write_text("\n".join(map(json.dumps, rows)), "utf-8")
-    request = replace(
-        request_for,
-        calibration="self" if name == "self" else str(file),
-        methods=("awq",),
-        schemes=("int4-g32",),
-    )
-    if name == "messages":
-        model = tmp_path / "chat"
-        model.mkdir()
-        for path in Path(request.model).iterdir():
-            (model / path.name).write_bytes(path.read_bytes())
-        template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
-        (model / "chat_template.jinja").write_text(template, "utf-8")
-        request = replace(request, model=str(model))
-    described = compare.compare(request, out=tmp_path / "run").records[1].cell.calibration
-    assert described is not None
-    expected = (8, 20) if name == "input_ids" else (8, 32)
-    assert (described["samples"], described["seqlen"]) == expected
-
-
-def test_fewer_sequences_than_asked_for_are_said(request_for: Request, tmp_path: Path) -> None:
-    file = tmp_path / "ids.jsonl"
-    file.write_text("".join(f'{{"input_ids": [{n}, 2, 3, 4]}}\n' for n in range(3)), "utf-8")
-    said = io.StringIO()
-    say = Reporter(Console(file=said, width=200))
-    request = replace(request_for, calibration=str(file))
-    assert len(build_calibration(request, open_model(request), None, say).tokens) == 3
-    assert "3 calibration sequences, not the 8 that --calibration-samples asks" in said.getvalue()
-
-
-def test_sampling_from_the_model_is_seeded(request_for: Request) -> None:
-    loaded = open_model(request_for)
-    request = replace(request_for, calibration="self")
-    say = quiet()
-    first = build_calibration(request, loaded, None, say).tokens
-    again = build_calibration(request, loaded, None, say).tokens
-    other = build_calibration(replace(request, seed=1), loaded, None, say).tokens
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert bool((first[:, 0] == loaded.tokenizer.bos_token_id).all())
-
-
-def test_sampling_from_a_model_without_a_cache_reads_what_it_wrote(
-    request_for: Request, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loaded = open_model(request_for)
-    told: list[int] = []
-    cached = sample_from(loaded, samples=3, seqlen=12, seed=0, done=told.append)
-    assert sum(told) == 3 * 11
-    forward = Forward.__call__
-
-    def without(self: Forward, read: torch.Tensor, **options: Any) -> tuple[torch.Tensor, None]:
-        return forward(self, read, **options)[0], None
-
-    monkeypatch.setattr(Forward, "__call__", without)
-    assert torch.equal(sample_from(loaded, samples=3, seqlen=12, seed=0), cached)
-
-
 def test_patterns_of_linears_are_of_a_cell_with_the_rule_by_which_they_match(
     request_for: Request, tmp_path: Path
 ) -> None:
@@ -403,77 +305,6 @@ def test_the_same_weights_with_another_configuration_are_another_comparison(
     after = compare.compare(request, out=tmp_path / "other").records[0]
     assert after.cell.model == before.cell.model
     assert after.metrics != before.metrics
-
-
-def test_statistics_go_to_disk_when_memory_is_short(
-    request_for: Request, compared: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
-    monkeypatch.setattr(cell, "_STATS_SHARE", 0.0)
-    real = cell.StatsStore
-
-    def watched(folder: Path | None = None) -> object:
-        seen.append(folder)
-        return real(folder)
-
-    monkeypatch.setattr(cell, "StatsStore", watched)
-    records = compare.compare(request_for, out=tmp_path / "disk").records
-    assert seen == [tmp_path / "disk" / "calibration-cache"]
-    assert not seen[0].exists()  # removed when all cells are done
-    for one, other in zip(records, compared.records, strict=True):
-        assert one.metrics[METRIC]["value"] == pytest.approx(
-            other.metrics[METRIC]["value"], rel=1e-5
-        )
-
-
-def test_statistics_on_disk_are_gone_before_the_folder_is_finished(
-    asked: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nobody comes back to a finished folder: what a killed process left there would stay."""
-    cache = tmp_path / "run" / "calibration-cache"
-    real = RunFolder.finish
-
-    def finish(run: RunFolder) -> None:
-        assert not cache.exists()
-        real(run)
-
-    monkeypatch.setattr(RunFolder, "finish", finish)
-    with monkeypatch.context() as patch:
-        patch.setattr(cell, "_STATS_SHARE", 0.0)
-        compare.compare(asked, out=tmp_path / "run")
-    cache.mkdir()  # as of one that was killed when memory was short, and now it is not
-    compare.compare(asked, out=tmp_path / "run")
-    assert not cache.exists()
-
-
-@pytest.mark.parametrize("method", ["rtn", "awq"])
-def test_statistics_for_which_the_disk_is_too_full_end_the_comparison(
-    asked: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
-) -> None:
-    """No failed cell is made of it, nor one of RTN without its losses."""
-
-    def full(*_: object) -> None:
-        raise SafetensorError("I/O error: No space left on device (os error 28)")
-
-    monkeypatch.setattr(cell, "_STATS_SHARE", 0.0)
-    request = replace(asked, methods=(method, "awq+clip"))
-    with monkeypatch.context() as patch:
-        patch.setattr("quantcore.calibration.save_file", full)
-        with pytest.raises(Unwritable, match=r"calibration-cache cannot be written \(.*No space"):
-            compare.compare(request, out=tmp_path / "run")
-    assert os.listdir(tmp_path / "run" / "records") == ["unquantized.json"]
-    records = compare.compare(request, out=tmp_path / "run").records
-    assert all(one.quantization["relative_losses"] for one in records[1:])
-
-
-def test_too_little_disk_is_refused_before_any_work(
-    request_for: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cell, "_STATS_SHARE", 0.0)
-    monkeypatch.setattr(cell, "stats_bytes", lambda structure, on_disk: 10**18)
-    with pytest.raises(InputError, match="are free"):
-        compare.compare(request_for, out=tmp_path / "run")
-    assert not list(tmp_path.glob("run/records/*"))
 
 
 def test_tables_are_functions_of_records(compared: Outcome, tmp_path: Path) -> None:

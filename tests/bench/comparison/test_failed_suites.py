@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import os
 from dataclasses import replace
@@ -13,17 +12,16 @@ from typing import Any
 
 import jsonschema
 import pytest
-from rich.console import Console
 
 from bench.cli import exit_codes
 from bench.cli import main as cli
-from bench.comparison import workbench as cell
-from bench.comparison.compare import Outcome, begin, compare
-from bench.comparison.measure import PartFailed, Suite, TasksSuite, TextSuite, ThroughputSuite
-from bench.comparison.progress import Reporter
+from bench.comparison.compare import begin, compare
 from bench.comparison.request import Request
+from bench.comparison.suites.suite import PartFailed, Subject, Suite
+from bench.comparison.suites.tasks import TasksSuite
+from bench.comparison.suites.throughput import ThroughputSuite
+from bench.comparison.suites.windows import WindowsSuite
 from bench.gate.changes import Change, changes
-from bench.records.check import sealed
 from bench.records.record import Record, read_record
 from bench.report import draw, labels
 from bench.report import perplexity as perplexity_table
@@ -53,10 +51,10 @@ def request_(request_for: Request) -> Request:
 def broken(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Tasks raise on the quantized model until this is undone."""
 
-    def fails(suite: TasksSuite, label: str, *arguments: Any) -> Any:
-        if "RTN" in label:
+    def fails(suite: TasksSuite, subject: Subject, *arguments: Any) -> Any:
+        if "RTN" in subject.label:
             raise Planted("no such attribute")
-        return measure(suite, label, *arguments)
+        return measure(suite, subject, *arguments)
 
     measure = TasksSuite.measure
     monkeypatch.setattr(TasksSuite, "measure", fails)
@@ -69,9 +67,9 @@ def watched(patch: pytest.MonkeyPatch, *suites: type[Suite]) -> list[str]:
     for suite in suites:
         measure = suite.measure
 
-        def seen(one: Any, label: str, *arguments: Any, measure: Any = measure) -> Any:
-            asked.append(label)
-            return measure(one, label, *arguments)
+        def seen(one: Any, subject: Subject, *arguments: Any, measure: Any = measure) -> Any:
+            asked.append(subject.label)
+            return measure(one, subject, *arguments)
 
         patch.setattr(suite, "measure", seen)
     return asked
@@ -109,7 +107,7 @@ def test_the_same_command_runs_what_failed_and_that_alone(
 ) -> None:
     first = compare(request_, out=tmp_path / "run")
     broken.undo()
-    asked = watched(broken, TextSuite)
+    asked = watched(broken, WindowsSuite)
     again = compare(request_, out=tmp_path / "run")
     assert asked == []
     assert [record.status for record in again.records] == ["done", "done"]
@@ -128,26 +126,26 @@ def test_half_of_a_pass_that_failed_is_run_again_by_itself(
 ) -> None:
     request = replace(request_, suites=("perplexity", "divergence"))
     other = "perplexity" if fails is None else fails
-    measure = TextSuite.measure
+    measure = WindowsSuite.measure
 
-    def half(suite: TextSuite, label: str, *arguments: Any) -> Any:
-        found = measure(suite, label, *arguments)
-        if "RTN" in label:
+    def half(suite: WindowsSuite, subject: Subject, *arguments: Any) -> Any:
+        found = measure(suite, subject, *arguments)
+        if "RTN" in subject.label:
             del found[suite.protocols[other]["metric"]]
             raise PartFailed(found, {other: "Planted: half"})
         return found
 
     asked: list[tuple[str, list[str]]] = []
 
-    def seen(suite: TextSuite, label: str, *arguments: Any) -> Any:
-        asked.append((label, list(arguments[-1])))
-        return measure(suite, label, *arguments)
+    def seen(suite: WindowsSuite, subject: Subject, *arguments: Any) -> Any:
+        asked.append((subject.label, list(arguments[-1])))
+        return measure(suite, subject, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TextSuite, "measure", half)
+        patch.setattr(WindowsSuite, "measure", half)
         first = compare(request, out=tmp_path / "run")
     assert first.records[1].failures == {other: "Planted: half"}
-    monkeypatch.setattr(TextSuite, "measure", seen)
+    monkeypatch.setattr(WindowsSuite, "measure", seen)
     again = compare(request, out=tmp_path / "run")
     assert asked == [("int4-g32 RTN", [other])]
     whole = compare(request, out=tmp_path / "whole").records[1]
@@ -160,15 +158,15 @@ def test_half_of_a_pass_that_failed_is_run_again_by_itself(
 def test_what_is_not_finite_takes_no_other_suite_of_the_pass(
     request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure = TextSuite.measure
+    measure = WindowsSuite.measure
 
-    def nan(suite: TextSuite, label: str, *arguments: Any) -> Any:
-        found = measure(suite, label, *arguments)
-        if "RTN" in label:
+    def nan(suite: WindowsSuite, subject: Subject, *arguments: Any) -> Any:
+        found = measure(suite, subject, *arguments)
+        if "RTN" in subject.label:
             found[suite.protocols["divergence"]["metric"]]["value"] = float("nan")
         return found
 
-    monkeypatch.setattr(TextSuite, "measure", nan)
+    monkeypatch.setattr(WindowsSuite, "measure", nan)
     rtn = compare(request_, out=tmp_path / "run").records[1]
     assert set(rtn.failures) == {"divergence"}
     assert "ValueError" in rtn.failures["divergence"]
@@ -190,7 +188,7 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_measured(
         patch.setattr(*target, full)
         with pytest.raises(Unwritable, match="No space left"):
             compare(request_)
-    asked = watched(monkeypatch, TextSuite, TasksSuite)
+    asked = watched(monkeypatch, WindowsSuite, TasksSuite)
     outcome = compare(request_)
     assert [record.status for record in outcome.records] == ["done", "done"]
     assert not any("RTN" not in label for label in asked)
@@ -199,51 +197,14 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_measured(
     assert len(list((tmp_path / "awq-bench-runs").iterdir())) == 1
 
 
-def test_what_cannot_be_kept_meanwhile_ends_the_run(
-    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cell, "write_json", full)
-    with pytest.raises(Unwritable, match=r"unfinished cannot be written \(No space left"):
-        compare(request_, out=tmp_path / "run")
-    assert not list((tmp_path / "run").glob("records/*"))
-
-
-FORGED = {"value": 1.0, "windows": 1, "of_windows": 1, "text_tokens": 32, "window_nll": [0.0]}
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        *("{", "[]", "{}", '{"metrics": 1, "seconds": 2}', '{"metrics": {"a": NaN}}'),
-        json.dumps(sealed({"metrics": 1, "seconds": 2})),
-        json.dumps(sealed({"metrics": {"evaluation_ppl_32": FORGED}, "seconds": 2.0})),
-    ],
-)
-def test_what_was_kept_and_no_suite_found_is_measured_again(
-    request_: Request, compared: Outcome, tmp_path: Path, content: str
-) -> None:
-    request = replace(request_, suites=("perplexity",))
-    said = io.StringIO()
-    say = Reporter(Console(file=said, width=200))
-    with begin(request, out=tmp_path / "run", reporter=say) as comparison:
-        planned = comparison.plan[0][0]
-        kept = tmp_path / "run" / "unfinished" / f"{planned.id}.json"
-        kept.parent.mkdir(exist_ok=True)
-        kept.write_text(content, "utf-8")
-        record = comparison.measure(comparison.plan[0])
-    name = planned.suites["perplexity"]["metric"]
-    assert record.metrics[name] == compared.records[0].metrics[name]
-    assert f"{kept.name} is damaged" in said.getvalue().replace("\n", "")
-
-
 def test_a_cell_that_failed_in_part_is_tried_once(
     request_: Request, tmp_path: Path, broken: pytest.MonkeyPatch
 ) -> None:
     """Each test of `pytest --benchmark` asks for its cell's record; the last gets the tables."""
-    asked = watched(broken, TextSuite)
+    asked = watched(broken, WindowsSuite)
     with begin(request_, out=tmp_path / "run") as comparison:
-        for entry in comparison.plan * 2:
-            comparison.measure(entry)
+        for planned in comparison.plan * 2:
+            comparison.measure(planned)
         assert not comparison.pending
         outcome = comparison.finish()
     assert asked == ["float32", "int4-g32 RTN"]
@@ -314,7 +275,7 @@ def test_a_cell_of_which_nothing_was_measured_has_failed(
     def fails(*_: Any) -> Any:
         raise Planted("planted")
 
-    monkeypatch.setattr(TextSuite, "measure", fails)
+    monkeypatch.setattr(WindowsSuite, "measure", fails)
     monkeypatch.setattr(TasksSuite, "measure", fails)
     outcome = compare(request_, out=tmp_path / "run")
     assert {record.status for record in outcome.records} == {"failed"}

@@ -10,8 +10,9 @@ import pytest
 
 from bench.cli import exit_codes
 from bench.cli import main as cli
-from bench.comparison import workbench as cell
-from bench.comparison.compare import Comparison, Entry
+from bench.comparison import calibrator
+from bench.comparison.cells import PlannedCell
+from bench.comparison.compare import Comparison
 from bench.comparison.progress import quiet
 from bench.comparison.request import Request
 from bench.gate.baseline import Baseline, read
@@ -32,12 +33,12 @@ def test_an_interrupted_one_goes_on(
     real = Comparison.measure
     new = []
 
-    def measure(self: Comparison, entry: Entry) -> Record:
-        if entry[0].id not in self.run.done:
-            new.append(entry)
+    def measure(self: Comparison, planned: PlannedCell) -> Record:
+        if planned.cell.id not in self.run.done:
+            new.append(planned)
             if len(new) == 5:
                 raise KeyboardInterrupt
-        return real(self, entry)
+        return real(self, planned)
 
     monkeypatch.setattr(Comparison, "measure", measure)
     path = tmp_path / "b.json"
@@ -69,13 +70,13 @@ def test_statistics_on_disk_go_with_the_rerun_that_made_them(
     asked: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of a 7 B model take 11 GB; what is interrupted leaves none either."""
-    monkeypatch.setattr(cell, "_STATS_SHARE", 0.0)
+    monkeypatch.setattr(calibrator, "_STATS_SHARE", 0.0)
     real = Comparison.measure
     together = []
 
-    def measure(self: Comparison, entry: Entry) -> Record:
-        record = real(self, entry)
-        if entry[0].method is not None:
+    def measure(self: Comparison, planned: PlannedCell) -> Record:
+        record = real(self, planned)
+        if planned.cell.method is not None:
             together.append(len(list(tmp_path.rglob("calibration-cache"))))
         if len(together) == 3:
             raise KeyboardInterrupt

@@ -19,8 +19,7 @@ from torch import Tensor
 from awq_impl import method as awq
 from bench.cli import exit_codes
 from bench.cli import main as cli
-from bench.comparison import compare
-from bench.comparison import workbench as cell
+from bench.comparison import calibrator, set_up
 from bench.comparison.calibration import Calibration
 from bench.gate import null_runs
 from bench.gate.baseline import read
@@ -42,7 +41,7 @@ def decided() -> dict[str, str]:
 
 def after(monkeypatch: pytest.MonkeyPatch, change: Callable[..., None]) -> None:
     """Let something happen to the weights once they are quantized."""
-    real = cell.quantize_model
+    real = calibrator.quantize_model
 
     def quantize_model(structure: Structure, *rest: Any, **options: Any) -> Any:
         kept: dict[str, QuantizedWeight] = {}
@@ -50,7 +49,7 @@ def after(monkeypatch: pytest.MonkeyPatch, change: Callable[..., None]) -> None:
         change(structure, kept)
         return report
 
-    monkeypatch.setattr(cell, "quantize_model", quantize_model)
+    monkeypatch.setattr(calibrator, "quantize_model", quantize_model)
 
 
 def put(structure: Structure, name: str, weight: QuantizedWeight) -> None:
@@ -61,12 +60,12 @@ def put(structure: Structure, name: str, weight: QuantizedWeight) -> None:
 
 
 def three_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = cell.quantize_model
+    real = calibrator.quantize_model
 
     def quantize_model(structure: Any, method: Any, scheme: Any, **options: Any) -> Any:
         return real(structure, method, QuantScheme.parse("int3-g128"), **options)
 
-    monkeypatch.setattr(cell, "quantize_model", quantize_model)
+    monkeypatch.setattr(calibrator, "quantize_model", quantize_model)
 
 
 def scales_of_one_block_shifted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +101,7 @@ def clipped_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def calibrated_on_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = compare.build_calibration
+    real = set_up.build_calibration
 
     def build_calibration(*arguments: Any, **options: Any) -> Calibration:
         found = real(*arguments, **options)
@@ -111,11 +110,11 @@ def calibrated_on_noise(monkeypatch: pytest.MonkeyPatch) -> None:
         noise = torch.randint(0, top, found.tokens.shape, generator=seeded)
         return replace(found, tokens=noise)
 
-    monkeypatch.setattr(compare, "build_calibration", build_calibration)
+    monkeypatch.setattr(set_up, "build_calibration", build_calibration)
 
 
 def a_norm_folded_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = cell.quantize_model
+    real = calibrator.quantize_model
 
     def quantize_model(structure: Structure, *rest: Any, **options: Any) -> Any:
         block = structure.blocks[1]
@@ -127,7 +126,7 @@ def a_norm_folded_twice(monkeypatch: pytest.MonkeyPatch) -> None:
             norm.mul_(norm / before)
         return report
 
-    monkeypatch.setattr(cell, "quantize_model", quantize_model)
+    monkeypatch.setattr(calibrator, "quantize_model", quantize_model)
 
 
 FAULTS = [

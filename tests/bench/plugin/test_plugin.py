@@ -113,7 +113,7 @@ def test_with_it_the_cells_run_and_the_tables_follow(project: Path) -> None:
 BREAKS = """
 from pathlib import Path
 from bench.comparison.workbench import Workbench
-from bench.comparison.measure import ThroughputSuite
+from bench.comparison.suites.throughput import ThroughputSuite
 
 def fails(*arguments):
     raise ArithmeticError("planted")

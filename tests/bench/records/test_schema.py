@@ -14,6 +14,7 @@ import jsonschema
 import pytest
 
 from bench.comparison import compare
+from bench.comparison.cells import PlannedCell
 from bench.comparison.request import Request
 from bench.comparison.workbench import Workbench
 from bench.records import environment
@@ -58,10 +59,10 @@ def test_fresh_records_are_valid(
     methods = ("rtn", "gptq+seq", "awq+clip")
     measure = Workbench._measure
 
-    def fails_once(bench: Workbench, cell: Cell, *arguments: Any) -> Any:
-        if "AWQ" in labels.of_stage(cell):
+    def fails_once(bench: Workbench, planned: PlannedCell) -> Any:
+        if "AWQ" in labels.of_stage(planned.cell):
             raise ArithmeticError("planted")
-        return measure(bench, cell, *arguments)
+        return measure(bench, planned)
 
     one = replace(request_for, methods=methods, schemes=("int4-g32",))
     whole = compare.compare(one, out=tmp_path / "whole").folder

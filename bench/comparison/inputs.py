@@ -1,0 +1,195 @@
+"""The model, text and calibration that a request stands for are found, checked and loaded here."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from bench.comparison import calibration as calibrations
+from bench.comparison.calibration import Calibration
+from bench.comparison.progress import Reporter
+from bench.comparison.request import Request
+from bench.reference import MODEL_FOLDER
+from bench.report import labels
+from quantcore import files
+from quantcore.checkpoint import MANIFEST, LoadedModel, load, resolve
+from quantcore.errors import InputError, nearest
+from suites import perplexity, texts
+from suites.texts import Text
+
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def open_model(request: Request) -> LoadedModel:
+    """Find, check and load the model.
+
+    Raises:
+        InputError: see `quantcore.checkpoint.load`; also an unknown dtype or an absent device.
+    """
+    _check_dtype(request)
+    _check_seed(request)
+    _check_device(request)
+    _check_batch_size(request)
+    device = request.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = DTYPES.get(request.dtype)
+    if request.dtype == "auto" and device == "cpu":
+        dtype = torch.float32
+    folder = MODEL_FOLDER
+    if request.model != "reference":
+        folder = resolve(request.model, revision=request.revision)
+    _check_revision(request)
+    name = request.model + _quantized_by_us(folder, request.backend)
+    return load(name, folder=folder, dtype=dtype, device=torch.device(device))
+
+
+def _check_dtype(request: Request) -> None:
+    known = ["auto", *DTYPES]
+    if request.dtype not in known:
+        raise InputError(f"unknown --dtype {request.dtype!r}; {nearest(request.dtype, known)}")
+
+
+def _check_seed(request: Request) -> None:
+    if not 0 <= request.seed < 2**63:
+        raise InputError(f"--seed {request.seed}: must be a whole number from 0 to 2^63 - 1")
+
+
+def _check_device(request: Request) -> None:
+    if request.device not in DEVICES:
+        raise InputError(f"unknown --device {request.device!r}; {nearest(request.device, DEVICES)}")
+    if request.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: PyTorch sees no CUDA GPU here; use --device cpu or auto")
+
+
+def _check_batch_size(request: Request) -> None:
+    if request.batch_size is not None and request.batch_size < 1:
+        raise InputError(f"--batch-size {request.batch_size}: must be at least 1")
+
+
+def _check_revision(request: Request) -> None:
+    local = request.model == "reference" or Path(request.model).exists()
+    if request.revision is not None and local:
+        raise InputError(
+            f"--revision {request.revision}: {request.model} is local and has no revisions; "
+            "leave it out"
+        )
+
+
+def _quantized_by_us(folder: Path, backend: str | None) -> str:
+    """Say `` (AWQ INT4-g128, dequantized)`` of a folder that ``quantize`` wrote, else nothing."""
+    try:
+        manifest = json.loads(files.read_text(folder / MANIFEST))
+        method = labels.of_method(manifest["method"])
+        scheme = labels.of_scheme(str(manifest["scheme"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    how = "dequantized" if backend is None else "from its codes"
+    return f" ({method} {scheme}, {how})"
+
+
+def choose_text(request: Request, say: Reporter) -> Text:
+    """Load the evaluation text: with none named WikiText-2 if it can be had, else the embedded.
+
+    Raises:
+        InputError: the text that was named cannot be had.
+    """
+    if request.text is not None:
+        return texts.evaluation_text(request.text, data_dir=request.data_dir)
+    try:
+        text = texts.evaluation_text("wikitext2", data_dir=request.data_dir)
+    except InputError as error:
+        say.warn(f"evaluating on the embedded text, because {error}")
+        return texts.embedded()
+    say.say(f"Evaluating on WikiText-2, as no --text was named: {text.source}")
+    return text
+
+
+def evaluation_windows(request: Request, loaded: LoadedModel, text: Text) -> perplexity.Windows:
+    """Cut the evaluation windows: min(2048, context) tokens unless asked otherwise.
+
+    Raises:
+        InputError: a window longer than the context, or too little text.
+    """
+    seqlen = request.seqlen
+    if seqlen is None:
+        seqlen = min(2048, loaded.context or 2048)
+        if text.name == "embedded":
+            seqlen = min(seqlen, 256)  # a short text: many short windows say more than few long
+    if loaded.context is not None and seqlen > loaded.context:
+        raise InputError(
+            f"--seqlen {seqlen} is longer than the model's context of {loaded.context}; "
+            "give a shorter window"
+        )
+    windows = perplexity.cut_windows(
+        text.name, text.content, loaded.tokenizer, seqlen=seqlen, count=request.windows
+    )
+    calibrations.check_vocabulary(windows.tokens, loaded)
+    return windows
+
+
+def build_calibration(
+    request: Request, loaded: LoadedModel, text: Text | None, say: Reporter
+) -> Calibration:
+    """Draw the calibration sequences that are asked for.
+
+    With none named: ``embedded`` for the reference model, else WikiText-2's training split if it
+    can be had, else ``self``.
+
+    Raises:
+        InputError: see `bench.comparison.calibration.build`; also a text that overlaps the
+            evaluation's.
+    """
+    calibration = _named_calibration(request, loaded, say)
+    given = len(calibration.tokens)
+    if given < request.calibration_samples:
+        say.warn(
+            f"{calibration.source}: {given} calibration sequences, not the "
+            f"{request.calibration_samples} that --calibration-samples asks for"
+        )
+    if text is not None:
+        calibrations.refuse_overlap(calibration, text)
+    return calibration
+
+
+def _named_calibration(request: Request, loaded: LoadedModel, say: Reporter) -> Calibration:
+    if request.calibration is not None:
+        return _calibration(request.calibration, request, loaded, say)
+    if request.model == "reference":
+        return _calibration("embedded", request, loaded, say)
+    try:
+        return _calibration("wikitext2", request, loaded, say)
+    except InputError as error:
+        say.warn(f"calibrating on text sampled from the model itself, because {error}")
+        return _calibration("self", request, loaded, say)
+
+
+def _calibration(name: str, request: Request, loaded: LoadedModel, say: Reporter) -> Calibration:
+    seqlen = request.calibration_seqlen
+    if seqlen is None:
+        seqlen = min(512, loaded.context or 512)
+    samples = request.calibration_samples
+    total = samples * (seqlen - 1)
+    sampled = name == "self"  # the others are there at once
+    with say.stage("sample calibration text", total) if sampled else nullcontext(_ignore) as done:
+        return calibrations.build(
+            name,
+            loaded,
+            samples=samples,
+            seqlen=seqlen,
+            seed=request.seed if request.calibration_seed is None else request.calibration_seed,
+            data_dir=request.data_dir,
+            done=done,
+        )
+
+
+def _ignore(count: int) -> None:
+    """Nobody watches."""

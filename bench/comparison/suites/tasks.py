@@ -1,0 +1,209 @@
+"""Tasks that a model answers item by item: a row of the table each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from bench.comparison.estimate import Pace
+from bench.comparison.progress import Reporter
+from bench.comparison.request import Request
+from bench.comparison.suites.suite import Metrics, Subject, Suite
+from quantcore.checkpoint import LoadedModel
+from quantcore.errors import InputError, nearest
+from suites import SUITES, TASK_SUITES
+from suites.code import sandbox
+from suites.harness import TaskOptions, TaskSet, target_of
+
+BATCH_TOKENS = {"cpu": 8192, "cuda": 65536}
+"""A batch of items takes so many tokens, padding and answers included."""
+
+_LEAST_LENGTH = 128
+_SOURCES = ("embedded", "standard")
+
+
+@dataclass(kw_only=True)
+class TasksSuite(Suite):
+    """A model is asked one row of tasks."""
+
+    tasks: TaskSet
+    schemes: tuple[str, ...] = ()
+    """Cells of these run it; empty: all."""
+    protocols: dict[str, dict[str, Any]] = field(init=False)
+    time_note = "that of the tasks is known after the first cell"
+
+    def __post_init__(self) -> None:
+        """Say what is measured."""
+        self.protocols = {self.tasks.name: self.tasks.protocol()}
+
+    @classmethod
+    def check(cls, request: Request, *, paired: bool) -> None:
+        """See `Suite.check`."""
+        _check_names(request)
+        _check_source(request)
+        _check_schemes(request)
+        _check_items(request)
+        _check_lengths(request)
+        _check_data(request)
+        _check_permission(request)
+
+    @classmethod
+    def build(cls, request: Request, loaded: LoadedModel, say: Reporter) -> list[Self]:
+        """See `Suite.build`."""
+        options = TaskOptions(
+            source="standard" if request.tasks_source == "standard" else "embedded",
+            limit=request.limit,
+            num_fewshot=request.num_fewshot,
+            chat_template=request.chat_template,
+            allow_code_execution=request.allow_code_execution,
+            lengths=request.lengths,
+            data_dir=request.tasks_data,
+            seed=request.seed,
+        )
+        targets = {
+            name: target_of(name, options.source) for name in TASK_SUITES if name in request.suites
+        }
+        targets |= {name: name for name in request.tasks}
+        if targets:
+            _check_template(request, loaded)
+        _check_context(request, loaded)
+        if "code" in targets:
+            for danger in sandbox.not_held():
+                say.warn(f"code runs without one of the sandbox's protections: {danger}")
+        return [
+            cls(
+                tasks=TaskSet(
+                    name, target, options, tokenizer_folder=loaded.folder, context=loaded.context
+                ),
+                schemes=request.tasks_schemes,
+            )
+            for name, target in targets.items()
+        ]
+
+    @property
+    def about(self) -> str:
+        """See `Suite.about`."""
+        items = f"{self.tasks.items:,} of {self.tasks.of_items:,} items"
+        if self.tasks.items < self.tasks.of_items:
+            items += f", drawn by seed {self.tasks.options.seed}"
+        where = f" at {', '.join(self.schemes)}" if self.schemes else ""
+        return f"{self.tasks.metric}: {items}{where}"
+
+    def seconds(self, loaded: LoadedModel, pace: Pace) -> None:
+        """See `Suite.seconds`; it depends on how much the model answers."""
+
+    def runs_on(self, scheme: str | None) -> bool:
+        """See `Suite.runs_on`."""
+        return scheme is None or not self.schemes or scheme in self.schemes
+
+    def measure(self, subject: Subject, say: Reporter, names: Collection[str]) -> Metrics:
+        """See `Suite.measure`."""
+        loaded = subject.loaded
+        started = time.perf_counter()
+        with say.stage(f"{subject.label}: {self.tasks.name}", self.tasks.requests) as done:
+            outcomes = self.tasks.run(
+                loaded.model,
+                loaded.tokenizer,
+                context=loaded.context,
+                batch_tokens=BATCH_TOKENS[loaded.device.type],
+                done=done,
+                say=say.warn,
+            )
+        if outcomes.too_long:
+            say.warn(
+                f"{subject.label}: {outcomes.too_long} prompts of {self.tasks.name} do not fit the "
+                f"model's context of {loaded.context} tokens and count as wrong"
+            )
+        return {
+            outcomes.metric: {
+                "value": outcomes.value,
+                "items": len(outcomes.columns["id"]),
+                "of_items": self.tasks.of_items,
+                "cut_off": outcomes.cut_off,
+                "too_long": outcomes.too_long,
+                "seconds": time.perf_counter() - started,
+                "columns": outcomes.columns,
+                **({"aggregates": outcomes.aggregates} if outcomes.aggregates else {}),
+            }
+        }
+
+
+def _check_names(request: Request) -> None:
+    for task in request.tasks:
+        if task in SUITES:
+            raise InputError(f"--tasks {task}: that is a suite; give it with --suites")
+
+
+def _check_source(request: Request) -> None:
+    if request.tasks_source not in _SOURCES:
+        hint = nearest(request.tasks_source, _SOURCES)
+        raise InputError(f"unknown --tasks-source {request.tasks_source!r}; {hint}")
+
+
+def _check_schemes(request: Request) -> None:
+    for scheme in request.tasks_schemes:
+        if scheme not in request.schemes:
+            raise InputError(
+                f"--tasks-schemes {scheme}: not among the schemes of this comparison "
+                f"({', '.join(request.schemes) or 'none'})"
+            )
+    if request.tasks_schemes and not request.tasks and not set(TASK_SUITES) & set(request.suites):
+        raise InputError(
+            f"--tasks-schemes {','.join(request.tasks_schemes)}: no tasks are asked for; add a "
+            "task suite to --suites, or leave it out"
+        )
+    idle = [scheme for scheme in request.schemes if scheme not in request.tasks_schemes]
+    if request.tasks_schemes and idle and set(request.suites) <= set(TASK_SUITES):
+        raise InputError(
+            f"--tasks-schemes leaves nothing to measure at {', '.join(idle)}; leave these schemes "
+            "out, or add perplexity to --suites"
+        )
+
+
+def _check_items(request: Request) -> None:
+    if request.limit is not None and request.limit < 1:
+        raise InputError(f"--limit {request.limit}: must be at least 1 item of every task")
+    if request.num_fewshot is not None and request.num_fewshot < 0:
+        raise InputError(f"--num-fewshot {request.num_fewshot}: must be 0 or more")
+
+
+def _check_lengths(request: Request) -> None:
+    shortest = min(request.lengths, default=_LEAST_LENGTH)
+    if shortest < _LEAST_LENGTH:
+        raise InputError(
+            f"--lengths {shortest}: a long prompt takes at least {_LEAST_LENGTH} tokens"
+        )
+
+
+def _check_data(request: Request) -> None:
+    if request.tasks_data is not None and not request.tasks_data.is_dir():
+        raise InputError(
+            f"--tasks-data {request.tasks_data}: no such folder; name the one with the copies"
+        )
+
+
+def _check_permission(request: Request) -> None:
+    if "code" in request.suites and not request.allow_code_execution:
+        raise InputError(
+            "suite code runs programs that the model writes; allow it with "
+            "--allow-code-execution (they run in a sandbox), or leave code out"
+        )
+
+
+def _check_template(request: Request, loaded: LoadedModel) -> None:
+    if request.chat_template and not getattr(loaded.tokenizer, "chat_template", None):
+        raise InputError(
+            f"--chat-template: the tokenizer of {loaded.name} has no chat template; leave the "
+            "option out, or add a chat_template to its tokenizer_config.json"
+        )
+
+
+def _check_context(request: Request, loaded: LoadedModel) -> None:
+    longest = max(request.lengths, default=0)
+    if loaded.context is not None and longest > loaded.context:
+        raise InputError(
+            f"--lengths {longest}: {loaded.name} takes {loaded.context} tokens; give lengths "
+            "up to that"
+        )

@@ -1,0 +1,202 @@
+"""Perplexity and divergence over a text's windows: one pass serves both."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from bench.comparison import estimate
+from bench.comparison.estimate import Pace
+from bench.comparison.inputs import choose_text, evaluation_windows
+from bench.comparison.progress import Reporter
+from bench.comparison.request import Request
+from bench.comparison.suites.suite import Metrics, PartFailed, Subject, Suite, reason_of
+from bench.records import environment
+from quantcore.checkpoint import LoadedModel
+from quantcore.errors import InputError
+from suites import divergence, perplexity
+from suites.perplexity import Windows
+from suites.texts import Text
+
+BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
+"""A forward pass takes so many tokens, unless asked otherwise."""
+
+_VERSIONS = {"perplexity": perplexity.VERSION, "divergence": divergence.VERSION}
+_REFERENCE_SHARE = 0.1  # of memory that the unquantized model's hidden states may take
+
+
+@dataclass(kw_only=True)
+class WindowsSuite(Suite):
+    """A text is read in windows: perplexity, divergence or both come of it."""
+
+    windows: Windows
+    text: Text = field()  # required: the interface's None is no default
+    batch_size: int
+    asked: tuple[str, ...]
+    """It is ``perplexity``, ``divergence`` or both."""
+    protocols: dict[str, dict[str, Any]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Say what is measured."""
+        metrics = {"perplexity": self.windows.metric, "divergence": self._divergence_metric}
+        self.protocols = {
+            name: {
+                "version": _VERSIONS[name],
+                "metric": metrics[name],
+                "text_sha256": self.text.sha256,
+                "seqlen": self.windows.tokens.shape[1],
+                "windows": len(self.windows.tokens),
+            }
+            for name in self.asked
+        }
+
+    @classmethod
+    def check(cls, request: Request, *, paired: bool) -> None:
+        """See `Suite.check`."""
+        _check_divergence(request, paired=paired)
+
+    @classmethod
+    def build(cls, request: Request, loaded: LoadedModel, say: Reporter) -> list[Self]:
+        """See `Suite.build`."""
+        asked = tuple(name for name in _VERSIONS if name in request.suites)
+        if not asked:
+            return []
+        text = choose_text(request, say)
+        windows = evaluation_windows(request, loaded, text)
+        count, length = windows.tokens.shape
+        usual = max(1, BATCH_TOKENS[loaded.device.type] // length)
+        batch_size = min(request.batch_size or usual, count)  # more than there are is all of them
+        return [cls(windows=windows, text=text, batch_size=batch_size, asked=asked)]
+
+    @property
+    def about(self) -> str:
+        """See `Suite.about`."""
+        count, length = self.windows.tokens.shape
+        names = ", ".join(protocol["metric"] for protocol in self.protocols.values())
+        windows = f"window{'s' if self.windows.of > 1 else ''}"
+        return f"{names}: {count} of {self.windows.of} {windows} of {length} tokens"
+
+    def seconds(self, loaded: LoadedModel, pace: Pace) -> float:
+        """See `Suite.seconds`."""
+        return estimate.evaluation_s(self.windows.tokens.numel(), loaded, pace)
+
+    @property
+    def trial_batch(self) -> Tensor:
+        """See `Suite.trial_batch`."""
+        return self.windows.tokens[: self.batch_size]
+
+    @property
+    def _divergence_metric(self) -> str:
+        return self.windows.metric.replace("_ppl_", "_kl_")
+
+    def prepare(self, subject: Subject, say: Reporter) -> None:
+        """Keep the unquantized model's hidden states, if divergence is asked for."""
+        kept = subject.unquantized
+        there = kept.hidden_states is not None or kept.no_hidden_states is not None
+        if "divergence" in self.asked and not there:
+            try:
+                self._pass("unquantized, for divergence", subject, say, compared=True)
+            except Exception as error:  # `measure` says so; perplexity needs no hidden states
+                kept.no_hidden_states = reason_of(error)
+
+    def measure(self, subject: Subject, say: Reporter, names: Collection[str]) -> Metrics:
+        """See `Suite.measure`."""
+        kept = subject.unquantized
+        reasons: dict[str, str] = {}
+        compared = "divergence" in names
+        if compared and kept.no_hidden_states is not None:
+            reasons["divergence"] = kept.no_hidden_states
+            compared = False
+            if "perplexity" not in names:
+                raise PartFailed({}, reasons)
+        try:
+            scores = self._pass(f"{subject.label}: evaluate", subject, say, compared=compared)
+        except Exception as error:
+            if not compared or "perplexity" not in names:
+                raise
+            reasons["divergence"] = reason_of(error)
+            if kept.hidden_states is None:
+                kept.no_hidden_states = reasons["divergence"]
+            compared = False
+            label = f"{subject.label}: perplexity alone"
+            scores = self._pass(label, subject, say, compared=False)
+        metrics: Metrics = {}
+        if "perplexity" in names:
+            value = float(torch.tensor(scores.nll, dtype=torch.float64).mean().exp())
+            if math.isfinite(value):
+                metrics[self.windows.metric] = self._perplexity(value, scores.nll)
+            else:
+                reason = f"ArithmeticError: the perplexity is {value}: a likelihood underflowed"
+                reasons["perplexity"] = reason
+        if compared:
+            metrics[self._divergence_metric] = self._divergence(scores.divergence)
+        if reasons:
+            raise PartFailed(metrics, reasons)
+        return metrics
+
+    def _pass(
+        self, label: str, subject: Subject, say: Reporter, *, compared: bool
+    ) -> perplexity.WindowScores:
+        """Read all windows; what the unquantized model leaves of them is kept."""
+        reference = keep = None
+        if compared and not subject.is_unquantized:
+            reference = subject.unquantized.hidden_states
+            if reference is None:
+                raise ValueError("divergence needs the unquantized model's hidden states before")
+        elif compared and subject.unquantized.hidden_states is None:
+            keep = divergence.Reference(
+                self.windows.tokens,
+                memory_bytes=int(_REFERENCE_SHARE * environment.total_memory_bytes()),
+                folder=Path(tempfile.gettempdir()),
+            )
+        with say.stage(label, len(self.windows.tokens)) as done:
+            scores = perplexity.measure_windows(
+                subject.loaded.model,
+                self.windows.tokens,
+                batch_size=self.batch_size,
+                reference=reference,
+                keep=keep,
+                done=done,
+            )
+        if keep is not None:
+            subject.unquantized.hidden_states = keep
+        return scores
+
+    def _perplexity(self, value: float, window_nll: list[float]) -> dict[str, Any]:
+        return {"value": value, **self._shared, "window_nll": window_nll}
+
+    def _divergence(self, scores: divergence.Divergence | None) -> dict[str, Any]:
+        """Give the outcome; None is the unquantized model, which is 0 from itself."""
+        count = len(self.windows.tokens)
+        return {
+            "value": 0.0 if scores is None else scores.mean,
+            "median": 0.0 if scores is None else scores.median,
+            "p99": 0.0 if scores is None else scores.p99,
+            "top1_agreement": 1.0 if scores is None else scores.agreement,
+            **self._shared,
+            "window_kl": [0.0] * count if scores is None else scores.window_kl,
+            "window_agreement": [1.0] * count if scores is None else scores.window_agreement,
+        }
+
+    @property
+    def _shared(self) -> dict[str, int]:
+        return {
+            "windows": len(self.windows.tokens),
+            "of_windows": self.windows.of,
+            "text_tokens": self.windows.text_tokens,
+        }
+
+
+def _check_divergence(request: Request, *, paired: bool) -> None:
+    if "divergence" in request.suites and not paired:
+        raise InputError(
+            "suite divergence compares with the unquantized model, and `evaluate` has only one "
+            "model; use `awq-bench compare`, or leave divergence out"
+        )
