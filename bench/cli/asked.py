@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,20 +27,25 @@ def with_config(given: argparse.Namespace) -> argparse.Namespace:
     return argparse.Namespace(**{**vars(given), **config_values(given.config), **options})
 
 
-def request(given: argparse.Namespace, *, command: str) -> Request:
+def request(given: argparse.Namespace, *, command: str, **fixed: object) -> Request:
     """Build what the options of a command ask for.
 
-    Raises:
-        InputError: no model, or a data folder that is not there.
-    """
-    from bench.comparison.request import Request
+    Args:
+        given: the options.
+        command: its name.
+        fixed: options that the command decides itself.
 
-    names = [field.name for field in fields(Request)]
-    values = {name: value for name in names if (value := getattr(given, name, None)) is not None}
+    Raises:
+        InputError: no model, or options that cannot work.
+    """
+    from bench.comparison.request import Request, option_paths
+
+    values = {
+        name: value for name in option_paths() if (value := getattr(given, name, None)) is not None
+    }
     if not values.get("model") and command != "compare":
         raise InputError(f"{command} needs a MODEL: a hub name, a local folder, or 'reference'")
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    return Request(**{**values, "data_dir": data_dir(given)})
+    return Request.of(**{**values, "data_dir": data_dir(given), **fixed})
 
 
 def named_data_dir(given: argparse.Namespace) -> Path | None:

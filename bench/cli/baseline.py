@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -149,8 +148,9 @@ def _request(given: argparse.Namespace) -> Request:
     """Ask for the one method and scheme, or with neither for the model as it is."""
     if (given.method is None) != (given.scheme is None):
         raise InputError("--method and --scheme go together; give both, or neither")
-    return replace(
-        asked.request(given, command="baseline"),
+    return asked.request(
+        given,
+        command="baseline",
         methods=() if given.method is None else (given.method,),
         schemes=() if given.scheme is None else (given.scheme,),
     )

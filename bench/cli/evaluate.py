@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 
 from rich.console import Console
 
@@ -55,5 +54,5 @@ def run(given: argparse.Namespace, output: Console, reporter: Reporter) -> int:
     """Measure the model and print its tables; returns the exit code."""
     from bench.comparison.compare import compare
 
-    request = replace(asked.request(given, command="evaluate"), methods=(), schemes=())
+    request = asked.request(given, command="evaluate", methods=(), schemes=())
     return show.outcome(output, compare(request, out=given.out, reporter=reporter))

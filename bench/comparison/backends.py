@@ -10,7 +10,6 @@ from kernels import backends, cpu
 from kernels.place import Place
 from quantcore import codes
 from quantcore.checkpoint import LoadedModel
-from quantcore.errors import InputError, nearest, setting_name
 from quantcore.scheme import QuantScheme
 from quantcore.structure import Structure
 
@@ -18,20 +17,7 @@ from quantcore.structure import Structure
 def named_backends(request: Request) -> list[tuple[str, str]]:
     """List the options that name backends, each with the backend that it names."""
     asked = [("backend", request.backend)] if request.backend is not None else []
-    return [*asked, *(("throughput_backends", name) for name in request.throughput_backends)]
-
-
-def check_backends(request: Request) -> None:
-    """Refuse names that are no backend's.
-
-    Raises:
-        InputError: names the option and the backend that is nearest.
-    """
-    for setting, name in named_backends(request):
-        if name not in backends.NAMES:
-            raise InputError(
-                f"{setting_name(setting)} {name}: unknown; {nearest(name, backends.NAMES)}"
-            )
+    return [*asked, *(("throughput_backends", name) for name in request.throughput.backends)]
 
 
 def check_backends_run(

@@ -191,4 +191,6 @@ def _hand_over(
         say=say,
         stored_codes=not request.methods and named_backends(request) != [],
     )
-    return Comparison(run=run, plan=setup.plan, bench=bench, price_per_hour=request.price_per_hour)
+    return Comparison(
+        run=run, plan=setup.plan, bench=bench, price_per_hour=request.throughput.price_per_hour
+    )

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from bench.comparison.request import Request
+from bench.comparison.request import option_paths, typed
 from quantcore import files
 from quantcore.errors import InputError, nearest
 
 
 def config_values(path: Path) -> dict[str, Any]:
-    """Read a config file's options as fields of `Request`, and ``out``.
+    """Read a config file's options by their names, and ``out``.
 
     Raises:
         InputError: an unreadable file, an unknown key or a value of the wrong type.
     """
-    kinds = {f.name: str(f.type) for f in fields(Request)} | {"out": "Path"}
+    names = [*option_paths(), "out"]
     values = {}
     for key, value in _read_toml(path).items():
         name = key.replace("-", "_")
-        if name not in kinds:
-            known = [kind.replace("_", "-") for kind in kinds]
+        if name not in names:
+            known = [name.replace("_", "-") for name in names]
             raise InputError(f"{path}: unknown key {key!r}; {nearest(key, known)}")
-        values[name] = _from_toml(path, key, value, kinds[name])
+        # The folder for what comes out is no part of a request, and a place as its others are.
+        typed("data_dir" if name == "out" else name, value, where=f"{path}: {key}")
+        values[name] = Path(value) if name in ("out", "data_dir", "tasks_data") else value
     return values
 
 
@@ -38,37 +39,3 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"--config {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # also of numbers and nesting beyond all use
         raise InputError(f"--config {path} is not TOML: {error}") from error
-
-
-def _from_toml(path: Path, key: str, value: Any, kind: str) -> Any:
-    """Give a TOML value as a field of `Request` of type ``kind`` holds it."""
-    if kind == "bool":
-        if type(value) is not bool:
-            raise InputError(f"{path}: {key} must be true or false, not {value!r}")
-        return value
-    if kind == "tuple[int, ...]":
-        if isinstance(value, list) and all(type(item) is int for item in value):
-            return tuple(value)
-        raise InputError(f"{path}: {key} must be a list of whole numbers, not {value!r}")
-    if kind.startswith("tuple"):
-        if isinstance(value, str):
-            return names(value)
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return tuple(value)
-        raise InputError(f"{path}: {key} must be a list of names, not {value!r}")
-    if kind.startswith("float"):
-        if type(value) not in (int, float):
-            raise InputError(f"{path}: {key} must be a number, not {value!r}")
-        return float(value)
-    if kind.startswith("int"):
-        if type(value) is not int:
-            raise InputError(f"{path}: {key} must be a whole number, not {value!r}")
-        return value
-    if not isinstance(value, str) or "\0" in value:
-        raise InputError(f"{path}: {key} must be a string without NUL, not {value!r}")
-    return Path(value) if kind.startswith("Path") else value
-
-
-def names(value: str) -> tuple[str, ...]:
-    """Split names that commas separate."""
-    return tuple(name.strip() for name in value.split(",") if name.strip())

@@ -16,7 +16,7 @@ from bench.reference import MODEL_FOLDER
 from bench.report import labels
 from quantcore import files
 from quantcore.checkpoint import MANIFEST, LoadedModel, load, resolve
-from quantcore.errors import InputError, nearest
+from quantcore.errors import InputError, setting_name
 from suites import perplexity, texts
 from suites.texts import Text
 
@@ -25,63 +25,28 @@ DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
-DEVICES = ("auto", "cpu", "cuda")
 
 
 def open_model(request: Request) -> LoadedModel:
     """Find, check and load the model.
 
     Raises:
-        InputError: see `quantcore.checkpoint.load`; also an unknown dtype or an absent device.
+        InputError: see `quantcore.checkpoint.load`; also an absent device.
     """
-    _check_dtype(request)
-    _check_seed(request)
-    _check_device(request)
-    _check_batch_size(request)
-    device = request.device
+    device = request.load.device
+    if device == "cuda" and not torch.cuda.is_available():
+        called = setting_name("device")
+        raise InputError(f"{called} cuda: PyTorch sees no CUDA GPU here; use {called} cpu or auto")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = DTYPES.get(request.dtype)
-    if request.dtype == "auto" and device == "cpu":
+    dtype = DTYPES.get(request.load.dtype)
+    if request.load.dtype == "auto" and device == "cpu":
         dtype = torch.float32
     folder = MODEL_FOLDER
     if request.model != "reference":
-        folder = resolve(request.model, revision=request.revision)
-    _check_revision(request)
+        folder = resolve(request.model, revision=request.load.revision)
     name = request.model + _quantized_by_us(folder, request.backend)
     return load(name, folder=folder, dtype=dtype, device=torch.device(device))
-
-
-def _check_dtype(request: Request) -> None:
-    known = ["auto", *DTYPES]
-    if request.dtype not in known:
-        raise InputError(f"unknown --dtype {request.dtype!r}; {nearest(request.dtype, known)}")
-
-
-def _check_seed(request: Request) -> None:
-    if not 0 <= request.seed < 2**63:
-        raise InputError(f"--seed {request.seed}: must be a whole number from 0 to 2^63 - 1")
-
-
-def _check_device(request: Request) -> None:
-    if request.device not in DEVICES:
-        raise InputError(f"unknown --device {request.device!r}; {nearest(request.device, DEVICES)}")
-    if request.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: PyTorch sees no CUDA GPU here; use --device cpu or auto")
-
-
-def _check_batch_size(request: Request) -> None:
-    if request.batch_size is not None and request.batch_size < 1:
-        raise InputError(f"--batch-size {request.batch_size}: must be at least 1")
-
-
-def _check_revision(request: Request) -> None:
-    local = request.model == "reference" or Path(request.model).exists()
-    if request.revision is not None and local:
-        raise InputError(
-            f"--revision {request.revision}: {request.model} is local and has no revisions; "
-            "leave it out"
-        )
 
 
 def _quantized_by_us(folder: Path, backend: str | None) -> str:
@@ -102,14 +67,14 @@ def choose_text(request: Request, say: Reporter) -> Text:
     Raises:
         InputError: the text that was named cannot be had.
     """
-    if request.text is not None:
-        return texts.evaluation_text(request.text, data_dir=request.data_dir)
+    if request.text.name is not None:
+        return texts.evaluation_text(request.text.name, data_dir=request.data_dir)
     try:
         text = texts.evaluation_text("wikitext2", data_dir=request.data_dir)
     except InputError as error:
         say.warn(f"evaluating on the embedded text, because {error}")
         return texts.embedded()
-    say.say(f"Evaluating on WikiText-2, as no --text was named: {text.source}")
+    say.say(f"Evaluating on WikiText-2, as no {setting_name('text')} was named: {text.source}")
     return text
 
 
@@ -119,18 +84,18 @@ def evaluation_windows(request: Request, loaded: LoadedModel, text: Text) -> per
     Raises:
         InputError: a window longer than the context, or too little text.
     """
-    seqlen = request.seqlen
+    seqlen = request.text.seqlen
     if seqlen is None:
         seqlen = min(2048, loaded.context or 2048)
         if text.name == "embedded":
             seqlen = min(seqlen, 256)  # a short text: many short windows say more than few long
     if loaded.context is not None and seqlen > loaded.context:
         raise InputError(
-            f"--seqlen {seqlen} is longer than the model's context of {loaded.context}; "
-            "give a shorter window"
+            f"{setting_name('seqlen')} {seqlen} is longer than the model's context of "
+            f"{loaded.context}; give a shorter window"
         )
     windows = perplexity.cut_windows(
-        text.name, text.content, loaded.tokenizer, seqlen=seqlen, count=request.windows
+        text.name, text.content, loaded.tokenizer, seqlen=seqlen, count=request.text.windows
     )
     calibrations.check_vocabulary(windows.tokens, loaded)
     return windows
@@ -150,10 +115,10 @@ def build_calibration(
     """
     calibration = _named_calibration(request, loaded, say)
     given = len(calibration.tokens)
-    if given < request.calibration_samples:
+    if given < request.calibration.samples:
         say.warn(
             f"{calibration.source}: {given} calibration sequences, not the "
-            f"{request.calibration_samples} that --calibration-samples asks for"
+            f"{request.calibration.samples} that {setting_name('calibration_samples')} asks for"
         )
     if text is not None:
         calibrations.refuse_overlap(calibration, text)
@@ -161,8 +126,8 @@ def build_calibration(
 
 
 def _named_calibration(request: Request, loaded: LoadedModel, say: Reporter) -> Calibration:
-    if request.calibration is not None:
-        return _calibration(request.calibration, request, loaded, say)
+    if request.calibration.name is not None:
+        return _calibration(request.calibration.name, request, loaded, say)
     if request.model == "reference":
         return _calibration("embedded", request, loaded, say)
     try:
@@ -173,10 +138,10 @@ def _named_calibration(request: Request, loaded: LoadedModel, say: Reporter) -> 
 
 
 def _calibration(name: str, request: Request, loaded: LoadedModel, say: Reporter) -> Calibration:
-    seqlen = request.calibration_seqlen
+    seqlen = request.calibration.seqlen
     if seqlen is None:
         seqlen = min(512, loaded.context or 512)
-    samples = request.calibration_samples
+    samples = request.calibration.samples
     total = samples * (seqlen - 1)
     sampled = name == "self"  # the others are there at once
     with say.stage("sample calibration text", total) if sampled else nullcontext(_ignore) as done:
@@ -185,7 +150,7 @@ def _calibration(name: str, request: Request, loaded: LoadedModel, say: Reporter
             loaded,
             samples=samples,
             seqlen=seqlen,
-            seed=request.seed if request.calibration_seed is None else request.calibration_seed,
+            seed=request.seed if request.calibration.seed is None else request.calibration.seed,
             data_dir=request.data_dir,
             done=done,
         )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from bench.comparison.compare import Outcome
 from bench.comparison.progress import Reporter
+from bench.comparison.request import check_price
 from bench.comparison.run_folder import locked, read_manifest
-from bench.comparison.suites.throughput import check_price
 from bench.records.record import Record, read_cell
 from bench.report import draw
 from quantcore.errors import InputError

@@ -10,7 +10,6 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -241,7 +240,7 @@ def _made(path: Path) -> bool:
 
 def _declared(request: Request) -> dict[str, Any]:
     """Give what was asked for, as JSON holds it, without where texts lie on this machine."""
-    values = {name: value for name, value in asdict(request).items() if name not in _PLACES}
+    values = {name: value for name, value in request.options().items() if name not in _PLACES}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 

@@ -12,11 +12,11 @@ from bench.comparison.cells import PlannedCell, cell_of
 from bench.comparison.inputs import build_calibration, open_model
 from bench.comparison.progress import Reporter
 from bench.comparison.request import Request
-from bench.comparison.suites.build import build_suites, check_request, text_of
+from bench.comparison.suites.build import build_suites, text_of
 from bench.comparison.suites.suite import Suite
+from bench.comparison.suites.windows import check_paired
 from quantcore.checkpoint import LoadedModel
 from quantcore.discovery import discover
-from quantcore.errors import InputError
 from quantcore.method import Method
 from quantcore.scheme import QuantScheme
 from quantcore.structure import Structure
@@ -42,7 +42,9 @@ def set_up(request: Request, say: Reporter) -> Setup:
     Raises:
         InputError: anything about the request or its inputs that cannot work.
     """
-    methods, schemes = _check(request)
+    check_paired(request, paired=bool(request.methods))
+    methods = [registry.method(name) for name in request.methods]
+    schemes = [QuantScheme.parse(name) for name in request.schemes]
     loaded, structure = _load(request, methods, schemes)
     suites = build_suites(request, loaded, say)
     calibration = None
@@ -76,28 +78,6 @@ def set_up(request: Request, say: Reporter) -> Setup:
             ),
         ),
     )
-
-
-def _check(request: Request) -> tuple[list[Method], list[QuantScheme]]:
-    """Refuse what needs no model to be seen; give the methods and schemes that are named."""
-    methods = [registry.method(name) for name in request.methods]
-    schemes = [QuantScheme.parse(name) for name in request.schemes]
-    _refuse_repeated("method", [method.name for method in methods])
-    _refuse_repeated("scheme", [scheme.name for scheme in schemes])
-    _refuse_repeated("suite", request.suites)
-    _refuse_repeated("task", request.tasks)
-    check_request(request)
-    if schemes and not methods:
-        raise InputError(f"no method given; known: {', '.join(registry.METHODS)}")
-    if methods and not schemes:
-        raise InputError("no scheme given; name at least one, for example int4-g128")
-    return methods, schemes
-
-
-def _refuse_repeated(kind: str, names: Sequence[str]) -> None:
-    repeated = sorted({name for name in names if list(names).count(name) > 1})
-    if repeated:
-        raise InputError(f"{kind} {', '.join(repeated)} is given twice; name each once")
 
 
 def _load(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from bench.comparison.request import Request
 from bench.gate.changes import SPEED
-from quantcore.errors import InputError
+from quantcore.errors import InputError, setting_name
 
 _PLACES = ("data_dir", "tasks_data")  # where copies lie on this machine
 _ALWAYS = ("model", "methods", "schemes")
@@ -27,10 +26,10 @@ def kept(request: Request, source: str | None) -> dict[str, Any]:
         request: what measures the baseline.
         source: the unquantized model of a quantized folder.
     """
-    usual = asdict(Request(model=request.model))
+    usual = Request().options()
     asked = {
         name: list(value) if isinstance(value, tuple) else value
-        for name, value in asdict(request).items()
+        for name, value in request.options().items()
         if name not in _PLACES and (value != usual[name] or name in _ALWAYS)
     }
     return {**asked, "source": source}
@@ -50,7 +49,7 @@ def request_of(
         k: tuple(v) if isinstance(v, list) else v for k, v in document.items() if k != "source"
     }
     fields |= {"data_dir": data_dir, "tasks_data": tasks_data}
-    return Request(**fields), source_of(document)
+    return Request.of(**fields), source_of(document)
 
 
 def source_of(document: Mapping[str, Any]) -> str | None:
@@ -69,11 +68,11 @@ def for_quantized(request: Request, *, beside: bool) -> Request:
         beside: whether there is the unquantized model too.
     """
     without = {SPEED} if beside else {SPEED, "divergence"}
-    return replace(
-        request,
+    usual = Request().options()
+    return request.but(
         methods=(),
         schemes=(),
-        **{name: getattr(Request(), name) for name in _QUANTIZING},
+        **{name: usual[name] for name in _QUANTIZING},
         suites=tuple(name for name in request.suites if name not in without),
     )
 
@@ -84,10 +83,10 @@ def refuse_quantizing(request: Request) -> None:
     Raises:
         InputError: anything is asked for that says how to quantize.
     """
-    usual = Request()
+    asked, usual = request.options(), Request().options()
     for name in _QUANTIZING:
-        if getattr(request, name) != getattr(usual, name):
+        if asked[name] != usual[name]:
             raise InputError(
-                f"--{name.replace('_', '-')} {getattr(request, name)}: {request.model} is taken as "
+                f"{setting_name(name)} {asked[name]}: {request.model} is taken as "
                 "quantized already; leave it out, or give --method and --scheme to quantize here"
             )

@@ -118,7 +118,7 @@ def _check(request: Request, tolerances: Mapping[str, Tolerance], seeds: int) ->
     """Refuse what no measurement is needed to refuse."""
     if seeds < SEEDS:
         raise InputError(f"--seeds {seeds}: at least {SEEDS}; fewer say nothing of their spread")
-    gates = (*request.suites, *request.tasks, "size")
+    gates = (*request.suites, *request.tasks.names, "size")
     for name in tolerances:
         if name not in gates:
             raise InputError(f"--tolerance {name}: no such gate here; {nearest(name, gates)}")

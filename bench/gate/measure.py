@@ -15,8 +15,9 @@ from bench.comparison.inputs import build_calibration, open_model
 from bench.comparison.progress import Reporter, quiet
 from bench.comparison.request import Request
 from bench.comparison.run_folder import OtherComparison
-from bench.comparison.suites.build import build_suites, check_request, text_of
+from bench.comparison.suites.build import build_suites, text_of
 from bench.comparison.suites.suite import Suite
+from bench.comparison.suites.windows import check_paired
 from bench.comparison.workbench import Workbench
 from bench.gate.baseline import Pair
 from bench.gate.changes import SPEED
@@ -106,7 +107,7 @@ class OnTheSpot:
         if drawn is None or drawn["name"] == "self":  # text that is sampled is another each time
             return
         other = build_calibration(
-            replace(self.request, calibration_seed=self.request.seed + 1),
+            self.request.but(calibration_seed=self.request.seed + 1),
             self.comparison.bench.loaded,
             None,
             quiet(),
@@ -131,8 +132,8 @@ class OnTheSpot:
         quantized = self.comparison.measure(self._planned(method, scheme))
         declared = declared_of(quantized.cell)
         request = _with_text(self.request, self.comparison.bench.suites)
-        if request.calibration is None and declared["calibration"] is not None:
-            request = replace(request, calibration=declared["calibration"]["name"])
+        if request.calibration.name is None and declared["calibration"] is not None:
+            request = request.but(calibration=declared["calibration"]["name"])
         return Measured(unquantized=beside, quantized=quantized, declared=declared, request=request)
 
     def _planned(self, method: str | None, scheme: str | None) -> PlannedCell:
@@ -223,8 +224,8 @@ def _open_folder(request: Request, source: str | None, say: Reporter) -> Quantiz
             "suite throughput times a model beside its unquantized form, from codes; gate a folder "
             "on other suites, and speed with --method and --scheme"
         )
-    check_request(request, paired=source is not None)
-    loaded = open_model(replace(request, model=source or request.model))
+    check_paired(request, paired=source is not None)
+    loaded = open_model(request.but(model=source or request.model))
     declaration = declared_in(loaded.folder if source is None else resolve(request.model))
     if source is not None:
         declaration["source"] = loaded.weights_sha256
@@ -237,4 +238,4 @@ def _open_folder(request: Request, source: str | None, say: Reporter) -> Quantiz
 def _with_text(request: Request, suites: Sequence[Suite]) -> Request:
     """Name the evaluation text: what a default chooses depends on what can be had."""
     text = text_of(suites)
-    return request if text is None or request.text else replace(request, text=text.name)
+    return request if text is None or request.text.name else request.but(text=text.name)

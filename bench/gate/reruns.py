@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -49,21 +49,21 @@ def variations(first: Measured, seeds: int) -> Iterator[Variation]:
             yield Variation(
                 what=f"timed again, {number}",
                 drawn=True,
-                request=replace(request, suites=(SPEED,), tasks=()),
+                request=request.but(suites=(SPEED,), tasks=()),
                 gates=frozenset([SPEED]),
             )
-    if not quality and not request.tasks:
+    if not quality and not request.tasks.names:
         return
-    request = replace(request, suites=quality, throughput_backends=(), price_per_hour=None)
+    request = request.but(suites=quality, throughput_backends=(), price_per_hour=None)
     if first.declared["calibration"] is not None and request.methods:
         for number in range(1, seeds + 1):
             yield Variation(
                 what=f"calibration seed {number}",
                 drawn=True,
-                request=replace(request, calibration_seed=request.seed + number),
+                request=request.but(calibration_seed=request.seed + number),
                 unquantized=first.unquantized,
             )
-    yield Variation(what="batches of 1", request=replace(request, batch_size=1))
+    yield Variation(what="batches of 1", request=request.but(batch_size=1))
     other = 1 if torch.get_num_threads() > 1 else 2
     yield Variation(
         what=f"{other} thread{'s' if other > 1 else ''}", request=request, threads=other
@@ -71,7 +71,7 @@ def variations(first: Measured, seeds: int) -> Iterator[Variation]:
     if request.methods and request.backend is None:
         yield Variation(
             what="backend auto",
-            request=replace(request, backend="auto"),
+            request=request.but(backend="auto"),
             unquantized=first.unquantized,
         )
 

@@ -6,7 +6,7 @@ A finished comparison that holds what they declare can stand for the measurement
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.comparison.progress import Reporter
@@ -106,14 +106,13 @@ def _groups(
         beside = source or own_source
         if model is not None:
             request, beside = _on_model(request, model, source), source
-        shared = replace(request, methods=(), schemes=())
+        shared = request.but(methods=(), schemes=())
         # A folder makes its source way when it is measured: each has a group of its own.
         alone = None if request.methods else path
         groups.setdefault((shared, beside, alone), {})[path] = request
     return [
         _Group(
-            request=replace(
-                shared,
+            request=shared.but(
                 methods=tuple(dict.fromkeys(m for r in requests.values() for m in r.methods)),
                 schemes=tuple(dict.fromkeys(s for r in requests.values() for s in r.schemes)),
             ),
@@ -125,7 +124,7 @@ def _groups(
 
 
 def _on_model(request: Request, model: str, source: str | None) -> Request:
-    request = replace(request, model=model)
+    request = request.but(model=model)
     if source is None and not is_quantized(model):
         return request
     return for_quantized(request, beside=source is not None)

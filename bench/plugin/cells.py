@@ -53,7 +53,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             ]
         metafunc.parametrize("timed_cell", timed)
     if "cell_and_suite" in metafunc.fixturenames:
-        asked = (*request.suites, *request.tasks)
+        asked = (*request.suites, *request.tasks.names)
         metafunc.parametrize(
             "cell_and_suite",
             [
@@ -67,8 +67,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _measured(request: Request, suite: str, scheme: str | None) -> bool:
     """Say whether cells of a scheme run a suite: ``tasks-schemes`` may leave tasks out."""
-    task = suite in (*TASK_SUITES, *request.tasks)
-    return not task or scheme is None or scheme in (request.tasks_schemes or (scheme,))
+    task = suite in (*TASK_SUITES, *request.tasks.names)
+    return not task or scheme is None or scheme in (request.tasks.schemes or (scheme,))
 
 
 @pytest.fixture(scope="module", params=_dtypes(), ids=str)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from bench.plugin.options import option_of
 from bench.plugin.session import REQUEST, TABLES
-from quantcore.errors import InputError, nearest, settings_called
+from quantcore.errors import InputError, settings_called
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,22 +33,16 @@ class AwqBench:
 
         Args:
             model: a folder, a hub name, or ``reference``; default that of ``--awq-model``.
-            options: fields of `bench.comparison.request.Request`; the others are those of the
-                command line.
+            options: of `awq-bench compare`, by name; those not given are as pytest was asked.
         """
         from bench.comparison.compare import compare
         from bench.report import escape
 
-        asked = self._config.stash[REQUEST]
-        known = [field.name for field in fields(asked)]
-        for name in options:
-            if name not in known:
-                pytest.fail(f"awq-bench: no option {name!r}; {nearest(name, known)}", pytrace=False)
-        request = replace(asked, **options)
         if model is not None:
-            request = replace(request, model=model)
+            options["model"] = model
         self._count += 1
         try:
+            request = self._config.stash[REQUEST].but(**options)
             outcome = compare(request, out=self._folder / f"compare-{self._count}")
         except InputError as error:
             pytest.fail(escape.line(f"awq-bench: {error}"), pytrace=False)

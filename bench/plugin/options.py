@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +45,10 @@ def request_of(config: pytest.Config) -> Request:
     Raises:
         UsageError: something about them cannot work.
     """
-    from bench import registry
     from bench.comparison.config import config_values
     from bench.comparison.request import Request
-    from bench.comparison.suites.build import check_request
+    from bench.comparison.suites.windows import check_paired
     from bench.report import escape
-    from quantcore.scheme import QuantScheme
 
     values: dict[str, Any] = {}
     path = config.getoption("--awq-config")
@@ -59,18 +56,10 @@ def request_of(config: pytest.Config) -> Request:
         if path is not None:
             values = config_values(Path(path))
             values.pop("out", None)  # that of --awq-out counts
-        kinds = {field.name: str(field.type) for field in fields(Request)}
-        for name in OPTIONS:
-            given = config.getoption(f"--awq-{name}")
-            if given is not None:
-                listed = kinds[name].startswith("tuple")
-                values[name] = tuple(given.split(",")) if listed else given
-        request = Request(**{**_DEFAULTS, **values})
-        check_request(request)
-        for method in request.methods:
-            registry.method(method)
-        for scheme in request.schemes:
-            QuantScheme.parse(scheme)
+        given = {name: config.getoption(f"--awq-{name}") for name in OPTIONS}
+        values |= {name: value for name, value in given.items() if value is not None}
+        request = Request.of(**{**_DEFAULTS, **values})
+        check_paired(request, paired=bool(request.methods))
     except InputError as error:
         raise pytest.UsageError(escape.line(f"awq-bench: {error}")) from error
     return request

@@ -134,7 +134,7 @@ def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
     """The comparison, a few times over."""
     if options.rounds < 1:
         raise InputError(f"--rounds {options.rounds}: must be at least 1")
-    request = Request(
+    request = Request.of(
         methods=tuple(options.methods.split(",")),
         schemes=tuple(options.schemes.split(",")),
         text="embedded",

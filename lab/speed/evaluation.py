@@ -96,7 +96,7 @@ def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
     """Both parts."""
     if min(options.rounds, options.batch_size) < 1 or options.tokens < 32:
         raise InputError("--rounds and --batch-size must be at least 1, --tokens at least 32")
-    request = Request(text="embedded", windows=options.windows, device="cpu")
+    request = Request.of(text="embedded", windows=options.windows, device="cpu")
     loaded = open_model(request)
     tokens = evaluation_windows(request, loaded, texts.embedded()).tokens
     size = options.batch_size

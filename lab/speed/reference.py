@@ -168,7 +168,7 @@ def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
         raise InputError("--rounds and --threads must be at least 1")
     contestants = chosen(options.only, options.peers)
     torch.set_num_threads(options.threads)
-    request = Request(
+    request = Request.of(
         text="embedded",
         calibration="embedded",
         calibration_samples=options.samples,

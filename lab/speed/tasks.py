@@ -67,7 +67,7 @@ def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
     if min(sizes) < 1 or options.common < 0:
         raise InputError("--rounds, --prompts, --new-tokens and --items must be at least 1")
     lengths = _lengths(options.lengths)
-    loaded = open_model(Request(model=options.model, device=options.device))
+    loaded = open_model(Request.of(model=options.model, device=options.device))
     longest = lengths[1] + max(options.new_tokens, OPTION_TOKENS)
     if loaded.context is not None and longest > loaded.context:
         raise InputError(

@@ -52,7 +52,7 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def request_for(tiny_folder: Path, text_folder: Path) -> Request:
-    return Request(
+    return Request.of(
         model=str(tiny_folder),
         methods=("rtn", "gptq", "gptq+seq", "awq", "awq+clip"),
         schemes=("int4-g32", "int3-g64"),
@@ -73,7 +73,7 @@ def compared(request_for: Request, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def asked(tiny_folder: Path, text_folder: Path) -> Request:
     """One quantized cell, as a baseline has it."""
-    return Request(
+    return Request.of(
         model=str(tiny_folder),
         methods=("awq",),
         schemes=("int4-g32",),
@@ -89,9 +89,9 @@ def asked(tiny_folder: Path, text_folder: Path) -> Request:
 @pytest.fixture(scope="session")
 def commands(asked: Request) -> dict[str, list[str]]:
     """What writes, in the words of the command line; all into the folder that it runs in."""
-    scheme = ["int4-g32", "--text", str(asked.text), "--seqlen", "32"]
+    scheme = ["int4-g32", "--text", str(asked.text.name), "--seqlen", "32"]
     suites = ["--suites", "perplexity,divergence"]
-    calibration = ["--calibration", str(asked.calibration), "--calibration-samples", "8"]
+    calibration = ["--calibration", str(asked.calibration.name), "--calibration-samples", "8"]
     calibration += ["--calibration-seqlen", "32"]
     compared = [asked.model, "--methods", "rtn,awq", "--schemes", *scheme, *suites, *calibration]
     return {

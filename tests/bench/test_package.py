@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -164,14 +163,12 @@ def test_a_hub_name_is_found_in_the_hubs_cache(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     hub.unreachable.cache_clear()
     try:
-        request = replace(
-            request_for, model="somebody/tiny", methods=("rtn",), schemes=("int4-g32",)
-        )
+        request = request_for.but(model="somebody/tiny", methods=("rtn",), schemes=("int4-g32",))
         records = compare.compare(request, out=tmp_path / "run").records
     finally:
         hub.unreachable.cache_clear()
     local = compare.compare(
-        replace(request_for, methods=("rtn",), schemes=("int4-g32",)), out=tmp_path / "local"
+        request_for.but(methods=("rtn",), schemes=("int4-g32",)), out=tmp_path / "local"
     ).records
     assert records[1].metrics == local[1].metrics
     assert records[1].model_name == "somebody/tiny"

@@ -114,7 +114,7 @@ def test_embedded_calibration_is_the_models_own_voice(reference: LoadedModel) ->
 
 
 def test_embedded_calibration_shares_no_text_with_the_evaluation(reference: LoadedModel) -> None:
-    request = Request(text="embedded")
+    request = Request.of(text="embedded")
     say = quiet()
     build_calibration(request, reference, texts.embedded(), say)  # refuses an overlap
 
@@ -183,7 +183,7 @@ def ordered_at_three_bits(records: tuple[Record, ...]) -> None:
 
 @pytest.mark.slow
 def test_three_bits_come_out_in_order_on_the_embedded_text(tmp_path: Path) -> None:
-    request = Request(schemes=("int3-g128",), text="embedded")
+    request = Request.of(schemes=("int3-g128",), text="embedded")
     ordered_at_three_bits(compare.compare(request, out=tmp_path / "run").records)
 
 
@@ -191,7 +191,7 @@ def test_three_bits_come_out_in_order_on_the_embedded_text(tmp_path: Path) -> No
 @pytest.mark.data
 @pytest.mark.skipif(DATA is None, reason="AWQ_BENCH_DATA names no data folder")
 def test_three_bits_come_out_in_order_on_wikitext2(tmp_path: Path) -> None:
-    request = Request(schemes=("int3-g128",), windows=64, data_dir=Path(str(DATA)))
+    request = Request.of(schemes=("int3-g128",), windows=64, data_dir=Path(str(DATA)))
     records = compare.compare(request, out=tmp_path / "run").records
     assert list(records[0].metrics) == ["wikitext2_ppl_1024@64"]
     ordered_at_three_bits(records)

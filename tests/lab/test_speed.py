@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from bench.comparison.progress import quiet
-from lab.speed import comparison, evaluation, gpu, large, reference, search, timing
+from lab.speed import comparison, evaluation, gpu, large, reference, search, tasks, timing
 from lab.speed.__main__ import BAD_INPUT, BENCHMARKS, main
 from quantcore.errors import InputError
 
@@ -255,3 +255,19 @@ def test_runners_need_nothing_of_ours() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_benchmark_of_tasks(tmp_path: Path) -> None:
+    arguments = ["tasks", "--rounds", "1", "--prompts", "3", "--new-tokens", "9", "--items", "3"]
+    arguments += ["--lengths", "30-60", "--until", " t", "--common", "35", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    document = json.loads((tmp_path / "tasks.json").read_text("utf-8"))
+    writing, choosing = document["writing"], document["choosing"]
+    assert set(writing["seconds"]) == set(choosing["seconds"])
+    assert writing["same_answers"] == {"one by one": 3, "rows of 32": 3}
+    assert 0 < writing["new_tokens"] < 27, "the text that ends them was found"
+    assert choosing["largest_difference"] < 1e-4
+    assert min(writing["least_s"], writing["least_alone_s"], choosing["least_s"]) > 0
+    assert (tmp_path / "tasks.md").read_text("utf-8") == tasks.table(document)
+    for wrong in (["--lengths", "60"], ["--rounds", "0"], ["--lengths", "30-1020"]):
+        assert main(["tasks", *wrong, "--out", str(tmp_path)]) == BAD_INPUT

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +14,6 @@ from lm_eval.api.instance import Instance
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from bench.reference import MODEL_FOLDER
-from lab.speed import __main__ as speed
-from lab.speed import tasks
 from quantcore.errors import InputError
 from suites import decoding, texts
 from suites.decoding import Work, arrange, fitting, generate, score
@@ -542,19 +538,3 @@ def test_answers_keep_how_they_ended() -> None:
     answer = Completion("text", cut_off=True)
     for other in (copy.deepcopy(answer), copy.copy(answer)):
         assert (other, other.cut_off, other.too_long) == ("text", True, False)
-
-
-def test_the_benchmark_of_tasks(tmp_path: Path) -> None:
-    arguments = ["tasks", "--rounds", "1", "--prompts", "3", "--new-tokens", "9", "--items", "3"]
-    arguments += ["--lengths", "30-60", "--until", " t", "--common", "35", "--out", str(tmp_path)]
-    assert speed.main(arguments) == 0
-    document = json.loads((tmp_path / "tasks.json").read_text("utf-8"))
-    writing, choosing = document["writing"], document["choosing"]
-    assert set(writing["seconds"]) == set(choosing["seconds"])
-    assert writing["same_answers"] == {"one by one": 3, "rows of 32": 3}
-    assert 0 < writing["new_tokens"] < 27, "the text that ends them was found"
-    assert choosing["largest_difference"] < 1e-4
-    assert min(writing["least_s"], writing["least_alone_s"], choosing["least_s"]) > 0
-    assert (tmp_path / "tasks.md").read_text("utf-8") == tasks.table(document)
-    for wrong in (["--lengths", "60"], ["--rounds", "0"], ["--lengths", "30-1020"]):
-        assert speed.main(["tasks", *wrong, "--out", str(tmp_path)]) == speed.BAD_INPUT

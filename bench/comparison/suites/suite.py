@@ -83,19 +83,6 @@ class Suite(ABC):
 
     @classmethod
     @abstractmethod
-    def check(cls, request: Request, *, paired: bool) -> None:
-        """Refuse what this kind of suite cannot measure, before anything is loaded.
-
-        Args:
-            request: what to measure; it may ask for no suite of this kind.
-            paired: whether an unquantized model is measured beside another.
-
-        Raises:
-            InputError: options that have no such value, or do not go together.
-        """
-
-    @classmethod
-    @abstractmethod
     def build(cls, request: Request, loaded: LoadedModel, say: Reporter) -> list[Self]:
         """Load and cut what is asked for of this kind; nothing if nothing is.
 

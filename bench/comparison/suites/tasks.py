@@ -12,8 +12,8 @@ from bench.comparison.progress import Reporter
 from bench.comparison.request import Request
 from bench.comparison.suites.suite import Metrics, Subject, Suite
 from quantcore.checkpoint import LoadedModel
-from quantcore.errors import InputError, nearest
-from suites import SUITES, TASK_SUITES
+from quantcore.errors import InputError
+from suites import TASK_SUITES
 from suites.code import sandbox
 from suites.harness import TaskOptions, TaskSet, target_of
 
@@ -39,33 +39,22 @@ class TasksSuite(Suite):
         self.protocols = {self.tasks.name: self.tasks.protocol()}
 
     @classmethod
-    def check(cls, request: Request, *, paired: bool) -> None:
-        """See `Suite.check`."""
-        _check_names(request)
-        _check_source(request)
-        _check_schemes(request)
-        _check_items(request)
-        _check_lengths(request)
-        _check_data(request)
-        _check_permission(request)
-
-    @classmethod
     def build(cls, request: Request, loaded: LoadedModel, say: Reporter) -> list[Self]:
         """See `Suite.build`."""
         options = TaskOptions(
-            source="standard" if request.tasks_source == "standard" else "embedded",
-            limit=request.limit,
-            num_fewshot=request.num_fewshot,
-            chat_template=request.chat_template,
-            allow_code_execution=request.allow_code_execution,
-            lengths=request.lengths,
-            data_dir=request.tasks_data,
+            source="standard" if request.tasks.source == "standard" else "embedded",
+            limit=request.tasks.limit,
+            num_fewshot=request.tasks.num_fewshot,
+            chat_template=request.tasks.chat_template,
+            allow_code_execution=request.tasks.allow_code_execution,
+            lengths=request.tasks.lengths,
+            data_dir=request.tasks.data,
             seed=request.seed,
         )
         targets = {
             name: target_of(name, options.source) for name in TASK_SUITES if name in request.suites
         }
-        targets |= {name: name for name in request.tasks}
+        targets |= {name: name for name in request.tasks.names}
         if targets:
             _check_template(request, loaded)
         _check_context(request, loaded)
@@ -77,7 +66,7 @@ class TasksSuite(Suite):
                 tasks=TaskSet(
                     name, target, options, tokenizer_folder=loaded.folder, context=loaded.context
                 ),
-                schemes=request.tasks_schemes,
+                schemes=request.tasks.schemes,
             )
             for name, target in targets.items()
         ]
@@ -130,70 +119,8 @@ class TasksSuite(Suite):
         }
 
 
-def _check_names(request: Request) -> None:
-    for task in request.tasks:
-        if task in SUITES:
-            raise InputError(f"--tasks {task}: that is a suite; give it with --suites")
-
-
-def _check_source(request: Request) -> None:
-    if request.tasks_source not in _SOURCES:
-        hint = nearest(request.tasks_source, _SOURCES)
-        raise InputError(f"unknown --tasks-source {request.tasks_source!r}; {hint}")
-
-
-def _check_schemes(request: Request) -> None:
-    for scheme in request.tasks_schemes:
-        if scheme not in request.schemes:
-            raise InputError(
-                f"--tasks-schemes {scheme}: not among the schemes of this comparison "
-                f"({', '.join(request.schemes) or 'none'})"
-            )
-    if request.tasks_schemes and not request.tasks and not set(TASK_SUITES) & set(request.suites):
-        raise InputError(
-            f"--tasks-schemes {','.join(request.tasks_schemes)}: no tasks are asked for; add a "
-            "task suite to --suites, or leave it out"
-        )
-    idle = [scheme for scheme in request.schemes if scheme not in request.tasks_schemes]
-    if request.tasks_schemes and idle and set(request.suites) <= set(TASK_SUITES):
-        raise InputError(
-            f"--tasks-schemes leaves nothing to measure at {', '.join(idle)}; leave these schemes "
-            "out, or add perplexity to --suites"
-        )
-
-
-def _check_items(request: Request) -> None:
-    if request.limit is not None and request.limit < 1:
-        raise InputError(f"--limit {request.limit}: must be at least 1 item of every task")
-    if request.num_fewshot is not None and request.num_fewshot < 0:
-        raise InputError(f"--num-fewshot {request.num_fewshot}: must be 0 or more")
-
-
-def _check_lengths(request: Request) -> None:
-    shortest = min(request.lengths, default=_LEAST_LENGTH)
-    if shortest < _LEAST_LENGTH:
-        raise InputError(
-            f"--lengths {shortest}: a long prompt takes at least {_LEAST_LENGTH} tokens"
-        )
-
-
-def _check_data(request: Request) -> None:
-    if request.tasks_data is not None and not request.tasks_data.is_dir():
-        raise InputError(
-            f"--tasks-data {request.tasks_data}: no such folder; name the one with the copies"
-        )
-
-
-def _check_permission(request: Request) -> None:
-    if "code" in request.suites and not request.allow_code_execution:
-        raise InputError(
-            "suite code runs programs that the model writes; allow it with "
-            "--allow-code-execution (they run in a sandbox), or leave code out"
-        )
-
-
 def _check_template(request: Request, loaded: LoadedModel) -> None:
-    if request.chat_template and not getattr(loaded.tokenizer, "chat_template", None):
+    if request.tasks.chat_template and not getattr(loaded.tokenizer, "chat_template", None):
         raise InputError(
             f"--chat-template: the tokenizer of {loaded.name} has no chat template; leave the "
             "option out, or add a chat_template to its tokenizer_config.json"
@@ -201,7 +128,7 @@ def _check_template(request: Request, loaded: LoadedModel) -> None:
 
 
 def _check_context(request: Request, loaded: LoadedModel) -> None:
-    longest = max(request.lengths, default=0)
+    longest = max(request.tasks.lengths, default=0)
     if loaded.context is not None and longest > loaded.context:
         raise InputError(
             f"--lengths {longest}: {loaded.name} takes {loaded.context} tokens; give lengths "

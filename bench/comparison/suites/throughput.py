@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
@@ -48,23 +47,15 @@ class ThroughputSuite(Suite):
         }
 
     @classmethod
-    def check(cls, request: Request, *, paired: bool) -> None:
-        """See `Suite.check`."""
-        _check_asked(request)
-        _check_backends(request)
-        _check_load(request)
-        check_price(request.price_per_hour)
-
-    @classmethod
     def build(cls, request: Request, loaded: LoadedModel, say: Reporter) -> list[Self]:
         """See `Suite.build`."""
         if "throughput" not in request.suites:
             return []
         load = throughput.Load(
-            batch_sizes=request.batch_sizes,
-            prompt_lengths=request.prompt_lengths,
-            new_tokens=request.new_tokens,
-            rounds=request.rounds,
+            batch_sizes=request.throughput.batch_sizes,
+            prompt_lengths=request.throughput.prompt_lengths,
+            new_tokens=request.throughput.new_tokens,
+            rounds=request.throughput.rounds,
             seed=request.seed,
         )
         if not load.fits(loaded.context):
@@ -168,40 +159,4 @@ class ThroughputSuite(Suite):
 
 def backends_of(request: Request) -> tuple[str, ...]:
     """Name the backends whose speed is measured."""
-    return request.throughput_backends or (request.backend or "auto",)
-
-
-def check_price(price_per_hour: float | None) -> None:
-    """Refuse a price that is none.
-
-    Raises:
-        InputError: it is 0 or less, or not finite.
-    """
-    if price_per_hour is not None and not 0 < price_per_hour < math.inf:
-        raise InputError(f"--price-per-hour {price_per_hour}: must be more than 0")
-
-
-def _check_asked(request: Request) -> None:
-    for option, given in (
-        ("--throughput-backends", ",".join(request.throughput_backends)),
-        ("--price-per-hour", request.price_per_hour),
-    ):
-        if given and "throughput" not in request.suites:
-            raise InputError(f"{option} {given}: speed is not measured; add throughput to --suites")
-
-
-def _check_backends(request: Request) -> None:
-    if len(set(request.throughput_backends)) < len(request.throughput_backends):
-        given = ",".join(request.throughput_backends)
-        raise InputError(f"--throughput-backends {given}: name each once")
-
-
-def _check_load(request: Request) -> None:
-    for name, least in _LEAST.items():
-        value = getattr(request, name)
-        values = value if isinstance(value, tuple) else (value,)
-        given = f"--{name.replace('_', '-')} {','.join(map(str, values))}"
-        if len(set(values)) < len(values):
-            raise InputError(f"{given}: name each number once")
-        if not values or min(values) < least:
-            raise InputError(f"{given}: must be at least {least}")
+    return request.throughput.backends or (request.backend or "auto",)

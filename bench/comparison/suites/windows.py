@@ -58,11 +58,6 @@ class WindowsSuite(Suite):
         }
 
     @classmethod
-    def check(cls, request: Request, *, paired: bool) -> None:
-        """See `Suite.check`."""
-        _check_divergence(request, paired=paired)
-
-    @classmethod
     def build(cls, request: Request, loaded: LoadedModel, say: Reporter) -> list[Self]:
         """See `Suite.build`."""
         asked = tuple(name for name in _VERSIONS if name in request.suites)
@@ -72,7 +67,9 @@ class WindowsSuite(Suite):
         windows = evaluation_windows(request, loaded, text)
         count, length = windows.tokens.shape
         usual = max(1, BATCH_TOKENS[loaded.device.type] // length)
-        batch_size = min(request.batch_size or usual, count)  # more than there are is all of them
+        batch_size = min(
+            request.text.batch_size or usual, count
+        )  # more than there are is all of them
         return [cls(windows=windows, text=text, batch_size=batch_size, asked=asked)]
 
     @property
@@ -194,7 +191,12 @@ class WindowsSuite(Suite):
         }
 
 
-def _check_divergence(request: Request, *, paired: bool) -> None:
+def check_paired(request: Request, *, paired: bool) -> None:
+    """Refuse divergence where no unquantized model is measured beside another.
+
+    Raises:
+        InputError: says where it can be had.
+    """
     if "divergence" in request.suites and not paired:
         raise InputError(
             "suite divergence compares with the unquantized model, and `evaluate` has only one "

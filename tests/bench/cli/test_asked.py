@@ -128,8 +128,8 @@ def test_options_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) ->
     request = asked.request(given, command="compare")
     assert given.out == Path("far")
     assert (request.seed, request.exclude) == (0, ("b", "c"))
-    assert (request.seqlen, request.chat_template) == (8, True)
-    assert request == Request(seed=0, exclude=("b", "c"), seqlen=8, chat_template=True)
+    assert (request.text.seqlen, request.tasks.chat_template) == (8, True)
+    assert request == Request.of(seed=0, exclude=("b", "c"), seqlen=8, chat_template=True)
 
 
 def test_an_empty_variable_names_no_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:

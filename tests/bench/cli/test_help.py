@@ -6,7 +6,6 @@ import argparse
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import datasets.config
@@ -63,7 +62,7 @@ def test_every_option_says_what_it_is_and_its_default(action: argparse.Action) -
 
 @pytest.mark.parametrize("name", [n for n in PARSERS if n != "awq-bench"])
 def test_stated_defaults_are_the_requests(name: str) -> None:
-    defaults = {f.name: f.default for f in fields(Request)}
+    defaults = Request().options()
     for action in PARSERS[name]._actions:
         default = defaults.get(action.dest)
         if name.endswith("gate") and action.dest == "model":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -14,8 +13,7 @@ from bench.comparison.request import Request
 
 
 def test_what_is_measured_and_what_it_takes(request_for: Request, tmp_path: Path) -> None:
-    request = replace(
-        request_for,
+    request = request_for.but(
         methods=("awq",),
         suites=("perplexity", "throughput", "json"),
         prompt_lengths=(16,),

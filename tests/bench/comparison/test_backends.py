@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -40,8 +39,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def small(request_for: Request) -> Request:
-    return replace(
-        request_for,
+    return request_for.but(
         methods=("rtn", "awq+clip"),
         schemes=("int4-g32",),
         batch_sizes=(1, 2),
@@ -71,7 +69,7 @@ def valid(outcome: Outcome) -> None:
 def test_suites_run_on_the_backend_and_the_record_says_so(
     small: Request, exact: Outcome, tmp_path: Path, backend: str
 ) -> None:
-    run = compare(replace(small, backend=backend), out=tmp_path / "run")
+    run = compare(small.but(backend=backend), out=tmp_path / "run")
     valid(run)
     for one, other in zip(exact.records, run.records, strict=True):
         assert value(one) == pytest.approx(value(other), rel=1e-4)
@@ -88,7 +86,7 @@ def test_what_a_backend_does_not_take_falls_back_with_a_notice(
     small: Request, tmp_path: Path
 ) -> None:
     run = compare(
-        replace(small, schemes=("int3-g32",), methods=("rtn",), backend="auto"),
+        small.but(schemes=("int3-g32",), methods=("rtn",), backend="auto"),
         out=tmp_path / "run",
     )
     quantized = run.records[1]
@@ -98,20 +96,20 @@ def test_what_a_backend_does_not_take_falls_back_with_a_notice(
 
 def test_a_folder_runs_from_its_codes(small: Request, tmp_path: Path) -> None:
     folder = quantize(small, method="gptq", scheme="int4-g32", out=tmp_path / "folder")
-    loaded = open_model(replace(small, model=str(folder)))
+    loaded = open_model(small.but(model=str(folder)))
     kept = codes.load(folder)
     for name, weight in kept.items():
         linear = loaded.model.get_submodule(name)
         assert torch.equal(weight.dequantize(), linear.weight.detach()), name
-    request = replace(small, model=str(folder), methods=(), schemes=())
+    request = small.but(model=str(folder), methods=(), schemes=())
     exact = compare(request, out=tmp_path / "exact").records[0]
-    run = compare(replace(request, backend="cpu"), out=tmp_path / "run").records[0]
+    run = compare(request.but(backend="cpu"), out=tmp_path / "run").records[0]
     assert value(run) == pytest.approx(value(exact), rel=1e-4)
     assert run.backends == {"cpu": len(kept)}
 
 
 def test_tables_and_reports_say_what_ran(small: Request, tmp_path: Path) -> None:
-    run = compare(replace(small, methods=("rtn",), backend="auto"), out=tmp_path / "run")
+    run = compare(small.but(methods=("rtn",), backend="auto"), out=tmp_path / "run")
     (layout,) = draw.write(run.records, run.folder)
     linears = run.records[1].backends["cpu"]
     said = f"ran from their codes on backend auto (linears by backend: cpu {linears})"
@@ -120,7 +118,7 @@ def test_tables_and_reports_say_what_ran(small: Request, tmp_path: Path) -> None
     assert said in text
     assert "exactly the weights that a packed checkpoint" not in text
     folder = quantize(small, method="rtn", scheme="int4-g32", out=tmp_path / "folder")
-    request = replace(small, model=str(folder), methods=(), schemes=(), backend="cpu")
+    request = small.but(model=str(folder), methods=(), schemes=(), backend="cpu")
     own = compare(request, out=tmp_path / "own")
     (layout,) = draw.write(own.records, own.folder)
     assert layout.title.startswith(f"{folder} (RTN INT4-g32, from its codes)")
@@ -136,7 +134,7 @@ def test_codes_that_are_not_the_weights_are_refused(small: Request, tmp_path: Pa
     name = next(name for name in tensors if name.endswith(".codes4"))
     tensors[name][3, 5] ^= 1  # one step of one weight
     save_file(tensors, path, metadata)
-    request = replace(small, model=str(folder), methods=(), schemes=(), backend="cpu")
+    request = small.but(model=str(folder), methods=(), schemes=(), backend="cpu")
     with pytest.raises(InputError, match="do not decode to the weights beside them"):
         compare(request, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -156,8 +154,7 @@ def test_speed_is_measured_on_every_backend_and_quality_on_the_exact_weights(
         return models, linears
 
     monkeypatch.setattr(ThroughputSuite, "_models", seen)
-    request = replace(
-        small,
+    request = small.but(
         suites=("perplexity", "throughput"),
         throughput_backends=("cpu", "dequant"),
         price_per_hour=2.0,
@@ -191,7 +188,7 @@ def test_speed_is_measured_on_every_backend_and_quality_on_the_exact_weights(
 
 
 def test_a_second_run_measures_nothing_again(small: Request, tmp_path: Path) -> None:
-    request = replace(small, suites=("throughput",), methods=("rtn",))
+    request = small.but(suites=("throughput",), methods=("rtn",))
     first = compare(request, out=tmp_path / "run").records
     again = compare(request, out=tmp_path / "run").records
     assert [one.metrics for one in first] == [one.metrics for one in again]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,7 @@ def test_one_calibration_pass_serves_every_cell(
         real(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(calibrator, "calibrate", counted)
-    without = replace(request_for, methods=("rtn", "gptq", "awq", "awq+clip"))
+    without = request_for.but(methods=("rtn", "gptq", "awq", "awq+clip"))
     compare.compare(without, out=tmp_path / "run")
     assert len(passes) == 1
 
@@ -85,7 +84,7 @@ def test_statistics_for_which_the_disk_is_too_full_end_the_comparison(
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(calibrator, "_STATS_SHARE", 0.0)
-    request = replace(asked, methods=(method, "awq+clip"))
+    request = asked.but(methods=(method, "awq+clip"))
     with monkeypatch.context() as patch:
         patch.setattr("quantcore.calibration.save_file", full)
         with pytest.raises(Unwritable, match=r"calibration-cache cannot be written \(.*No space"):

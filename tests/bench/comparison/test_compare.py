@@ -37,9 +37,9 @@ def arguments(request: Request, out: Path, *more: str) -> list[str]:
     """The command line that asks for the same."""
     return [
         "compare", request.model, "--methods", ",".join(request.methods),
-        "--schemes", ",".join(request.schemes), "--calibration", str(request.calibration),
-        "--calibration-samples", "8", "--calibration-seqlen", "32", "--text", str(request.text),
-        "--seqlen", "32", "--out", str(out), *more,
+        "--schemes", ",".join(request.schemes), "--calibration", str(request.calibration.name),
+        "--calibration-samples", "8", "--calibration-seqlen", "32", "--seqlen", "32",
+        "--text", str(request.text.name), "--out", str(out), *more,
     ]  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def test_the_order_of_cells_does_not_matter(
 ) -> None:
     """Every cell starts from the original weights: alone, or after ten others."""
     alone = compare.compare(
-        replace(request_for, methods=("awq",), schemes=("int3-g64",)), out=tmp_path / "alone"
+        request_for.but(methods=("awq",), schemes=("int3-g64",)), out=tmp_path / "alone"
     )
     (expected,) = [
         r for r in compared.records if r.cell.method == "awq" and r.cell.scheme == "int3-g64"
@@ -95,7 +95,7 @@ def test_the_order_of_cells_does_not_matter(
 def test_batches_do_not_change_the_result(request_for: Request, tmp_path: Path) -> None:
     values = []
     for batch in (1, 4):
-        request = replace(request_for, methods=("rtn",), batch_size=batch)
+        request = request_for.but(methods=("rtn",), batch_size=batch)
         outcome = compare.compare(request, out=tmp_path / str(batch))
         values.append([r.metrics[METRIC]["value"] for r in outcome.records])
     assert values[0] == pytest.approx(values[1], rel=1e-6)
@@ -133,7 +133,7 @@ def test_an_interrupted_default_folder_is_found_again(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(calibrator, "quantize_model", interrupt)
-    command = arguments(replace(request_for, methods=("rtn",)), tmp_path)
+    command = arguments(request_for.but(methods=("rtn",)), tmp_path)
     command = command[: command.index("--out")]
     assert cli.main(command) == exit_codes.INTERRUPTED
     monkeypatch.setattr(calibrator, "quantize_model", quantize_model)
@@ -229,11 +229,11 @@ def test_a_saved_model_is_exactly_the_one_compared(
     method: str, request_for: Request, tmp_path: Path
 ) -> None:
     compared = compare.compare(
-        replace(request_for, methods=(method,), schemes=("int4-g32",)), out=tmp_path / "run"
+        request_for.but(methods=(method,), schemes=("int4-g32",)), out=tmp_path / "run"
     ).records[1]
     quantize(request_for, method=method, scheme="int4-g32", out=tmp_path / "saved")
     evaluated = compare.compare(
-        replace(request_for, model=str(tmp_path / "saved"), methods=(), schemes=()),
+        request_for.but(model=str(tmp_path / "saved"), methods=(), schemes=()),
         out=tmp_path / "evaluated",
     ).records[0]
     assert evaluated.metrics[METRIC]["window_nll"] == compared.metrics[METRIC]["window_nll"]
@@ -245,7 +245,7 @@ def test_a_saved_model_is_exactly_the_one_compared(
 def test_config_file(request_for: Request, tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(
         f'model = "{request_for.model}"\nmethods = ["rtn"]\nschemes = "int4-g32,int8-g32"\n'
-        f'text = "{request_for.text}"\nseqlen = 16\nout = "{tmp_path / "run"}"\n',
+        f'text = "{request_for.text.name}"\nseqlen = 16\nout = "{tmp_path / "run"}"\n',
         "utf-8",
     )
     command = ["compare", "--config", str(tmp_path / "c.toml"), "--schemes", "int4-g32"]
@@ -268,16 +268,16 @@ def test_a_model_of_unknown_structure_can_still_be_evaluated(
     hf.GemmaForCausalLM(config).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((Path(request_for.model) / name).read_bytes())
-    command = ["evaluate", str(folder), "--text", str(request_for.text), "--seqlen", "32"]
+    command = ["evaluate", str(folder), "--text", str(request_for.text.name), "--seqlen", "32"]
     assert cli.main([*command, "--out", str(tmp_path / "run")]) == exit_codes.DONE
-    command = arguments(replace(request_for, model=str(folder)), tmp_path / "other")
+    command = arguments(request_for.but(model=str(folder)), tmp_path / "other")
     assert cli.main(command) == exit_codes.BAD_INPUT
 
 
 def test_patterns_of_linears_are_of_a_cell_with_the_rule_by_which_they_match(
     request_for: Request, tmp_path: Path
 ) -> None:
-    request = replace(request_for, methods=("rtn",), schemes=("int4-g32",), exclude=("up_proj",))
+    request = request_for.but(methods=("rtn",), schemes=("int4-g32",), exclude=("up_proj",))
     base, quantized = compare.compare(request, out=tmp_path / "run").records
     assert (base.cell.exclude_version, quantized.cell.exclude_version) == (None, exclusion.VERSION)
     schema = json.loads(
@@ -296,7 +296,7 @@ def test_the_same_weights_with_another_configuration_are_another_comparison(
     request_for: Request, tmp_path: Path
 ) -> None:
     model = Path(shutil.copytree(request_for.model, tmp_path / "model"))
-    request = replace(request_for, model=str(model), methods=(), schemes=())
+    request = request_for.but(model=str(model), methods=(), schemes=())
     before = compare.compare(request, out=tmp_path / "run").records[0]
     config = json.loads((model / "config.json").read_text("utf-8"))
     (model / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.1}), "utf-8")
@@ -341,7 +341,7 @@ def test_damaged_records_are_named(damage: str, tmp_path: Path) -> None:
 
 
 def test_an_edited_record_is_refused(request_for: Request, tmp_path: Path) -> None:
-    outcome = compare.compare(replace(request_for, methods=("rtn",)), out=tmp_path / "run")
+    outcome = compare.compare(request_for.but(methods=("rtn",)), out=tmp_path / "run")
     path = outcome.folder / outcome.records[1].cell.file_name
     path.write_text(path.read_text("utf-8").replace('"seed": 0', '"seed": 1'), "utf-8")
     with pytest.raises(InputError, match="it was edited"):
@@ -364,7 +364,7 @@ def test_bad_usage(command: list[str]) -> None:
 def test_the_articles_awq_comes_when_asked_for(
     request_for: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = replace(request_for, methods=("rtn", "awq-article"))
+    asked = request_for.but(methods=("rtn", "awq-article"))
     assert cli.main(arguments(asked, tmp_path / "run")) == exit_codes.DONE
     assert "AWQ (article)" in capsys.readouterr().out
     records = [read_record(p) for p in (tmp_path / "run").glob("records/awq-article*.json")]

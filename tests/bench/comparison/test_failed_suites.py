@@ -38,8 +38,7 @@ class Planted(Exception):
 
 @pytest.fixture
 def request_(request_for: Request) -> Request:
-    return replace(
-        request_for,
+    return request_for.but(
         methods=("rtn",),
         schemes=("int4-g32",),
         suites=("perplexity", "divergence", "json"),
@@ -124,7 +123,7 @@ def test_half_of_a_pass_that_failed_is_run_again_by_itself(
     fails: str | None,
     stays: str,
 ) -> None:
-    request = replace(request_, suites=("perplexity", "divergence"))
+    request = request_.but(suites=("perplexity", "divergence"))
     other = "perplexity" if fails is None else fails
     measure = WindowsSuite.measure
 
@@ -220,7 +219,7 @@ def test_the_exit_code_says_so(
 ) -> None:
     arguments = [
         *("compare", request_.model, "--methods", "rtn", "--schemes", "int4-g32"),
-        *("--suites", "perplexity,json", "--limit", "2", "--text", str(request_.text)),
+        *("--suites", "perplexity,json", "--limit", "2", "--text", str(request_.text.name)),
         *("--seqlen", "32", "--out", str(tmp_path / "run")),
     ]
     assert cli.main(arguments) == exit_codes.CELL_FAILED
@@ -233,7 +232,7 @@ def test_the_exit_code_says_so(
 def test_divergence_without_its_reference_leaves_perplexity(
     request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = replace(request_, suites=("perplexity", "divergence"))
+    request = request_.but(suites=("perplexity", "divergence"))
     whole = compare(request, out=tmp_path / "whole")
 
     def full(*_: Any) -> Any:
@@ -251,7 +250,7 @@ def test_divergence_without_its_reference_leaves_perplexity(
 def test_a_perplexity_that_underflows_leaves_divergence(
     request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = replace(request_, suites=("perplexity", "divergence"))
+    request = request_.but(suites=("perplexity", "divergence"))
     measure = perplexity.measure_windows
 
     def underflows(*arguments: Any, **options: Any) -> Any:
@@ -310,8 +309,8 @@ def test_a_backend_that_stands_in_is_in_the_record_of_stored_codes(
     from bench.comparison.quantize import quantize
 
     folder = quantize(request_, method="rtn", scheme="int3-g32", out=tmp_path / "int3")
-    request = replace(
-        request_, model=str(folder), methods=(), schemes=(), suites=("perplexity",), backend="auto"
+    request = request_.but(
+        model=str(folder), methods=(), schemes=(), suites=("perplexity",), backend="auto"
     )
     (record,) = compare(request, out=tmp_path / "run").records
     assert labels.of_stage(record.cell) == "float32"
@@ -327,8 +326,7 @@ def test_throughput_that_fails_leaves_the_table_of_perplexity(
         raise Planted("planted")
 
     monkeypatch.setattr(ThroughputSuite, "prepare", fails)
-    request = replace(
-        request_,
+    request = request_.but(
         suites=("perplexity", "throughput"),
         batch_sizes=(1,),
         prompt_lengths=(8,),
@@ -342,5 +340,5 @@ def test_throughput_that_fails_leaves_the_table_of_perplexity(
     (kept,) = (tmp_path / "run" / "unfinished").glob("*.json")
     metric = outcome.records[1].cell.suites["perplexity"]["metric"]
     assert list(json.loads(kept.read_text("utf-8"))["metrics"]) == [metric]
-    alone = compare(replace(request, suites=("throughput",)), out=tmp_path / "alone")
+    alone = compare(request.but(suites=("throughput",)), out=tmp_path / "alone")
     assert alone.records[1].error == "throughput: Planted: planted"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from bench.comparison.request import Request
 @pytest.mark.parametrize("name", ["text", "messages", "input_ids", "self"])
 def test_every_kind_of_calibration(name: str, request_for: Request, tmp_path: Path) -> None:
     file = tmp_path / "calibration.jsonl"
-    content = Path(str(request_for.calibration)).read_text("utf-8")
+    content = Path(str(request_for.calibration.name)).read_text("utf-8")
     if name == "text":
         rows: Sequence[object] = [{"text": content[:4000]}, {"text": content[4000:]}]
     elif name == "messages":
@@ -32,8 +31,7 @@ def test_every_kind_of_calibration(name: str, request_for: Request, tmp_path: Pa
     else:
         rows = [{"input_ids": [(i * 31 + j * 7) % 300 for j in range(20)]} for i in range(12)]
     file.write_text("\n".join(map(json.dumps, rows)), "utf-8")
-    request = replace(
-        request_for,
+    request = request_for.but(
         calibration="self" if name == "self" else str(file),
         methods=("awq",),
         schemes=("int4-g32",),
@@ -45,7 +43,7 @@ def test_every_kind_of_calibration(name: str, request_for: Request, tmp_path: Pa
             (model / path.name).write_bytes(path.read_bytes())
         template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
         (model / "chat_template.jinja").write_text(template, "utf-8")
-        request = replace(request, model=str(model))
+        request = request.but(model=str(model))
     described = compare.compare(request, out=tmp_path / "run").records[1].cell.calibration
     assert described is not None
     expected = (8, 20) if name == "input_ids" else (8, 32)
@@ -57,18 +55,18 @@ def test_fewer_sequences_than_asked_for_are_said(request_for: Request, tmp_path:
     file.write_text("".join(f'{{"input_ids": [{n}, 2, 3, 4]}}\n' for n in range(3)), "utf-8")
     said = io.StringIO()
     say = Reporter(Console(file=said, width=200))
-    request = replace(request_for, calibration=str(file))
+    request = request_for.but(calibration=str(file))
     assert len(build_calibration(request, open_model(request), None, say).tokens) == 3
-    assert "3 calibration sequences, not the 8 that --calibration-samples asks" in said.getvalue()
+    assert "3 calibration sequences, not the 8 that calibration_samples asks" in said.getvalue()
 
 
 def test_sampling_from_the_model_is_seeded(request_for: Request) -> None:
     loaded = open_model(request_for)
-    request = replace(request_for, calibration="self")
+    request = request_for.but(calibration="self")
     say = quiet()
     first = build_calibration(request, loaded, None, say).tokens
     again = build_calibration(request, loaded, None, say).tokens
-    other = build_calibration(replace(request, seed=1), loaded, None, say).tokens
+    other = build_calibration(request.but(seed=1), loaded, None, say).tokens
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert bool((first[:, 0] == loaded.tokenizer.bos_token_id).all())

@@ -214,7 +214,7 @@ def test_two_runs_within_a_second_get_a_folder_each(
     monkeypatch.setattr(run_folder, "datetime", Stopped)
     with ExitStack() as held:
         paths = [
-            held.enter_context(RunFolder.open(None, [CELL], Request(model="./mine"), say)).path
+            held.enter_context(RunFolder.open(None, [CELL], Request.of(model="./mine"), say)).path
             for _ in range(3)
         ]
     assert [path.name for path in paths] == [
@@ -259,7 +259,7 @@ def test_a_place_that_cannot_be_written_is_bad_input(say: Reporter) -> None:
     [("a/Qwen3-0.6B/", "Qwen3-0.6B"), ("x/script>\n`y", "script-y"), (".", "model"), ("../é", "é")],
 )
 def test_a_default_name_can_be_copied_from_a_terminal(model: str, name: str) -> None:
-    first = next(default_names(Request(model=model)))
+    first = next(default_names(Request.of(model=model)))
     assert re.fullmatch(rf"{re.escape(name)}-\d{{8}}-\d{{6}}", first.name)
 
 

@@ -6,7 +6,6 @@ import errno
 import io
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from quantcore.errors import Unwritable
 
 @pytest.fixture
 def request_(request_for: Request) -> Request:
-    return replace(request_for, methods=("rtn",), schemes=("int4-g32",))
+    return request_for.but(methods=("rtn",), schemes=("int4-g32",))
 
 
 def full(*_: Any, **__: Any) -> Any:
@@ -53,7 +52,7 @@ FORGED = {"value": 1.0, "windows": 1, "of_windows": 1, "text_tokens": 32, "windo
 def test_what_was_kept_and_no_suite_found_is_measured_again(
     request_: Request, compared: Outcome, tmp_path: Path, content: str
 ) -> None:
-    request = replace(request_, suites=("perplexity",))
+    request = request_.but(suites=("perplexity",))
     said = io.StringIO()
     say = Reporter(Console(file=said, width=200))
     with begin(request, out=tmp_path / "run", reporter=say) as comparison:

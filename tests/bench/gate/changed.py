@@ -36,7 +36,7 @@ COMMAND = [
 
 
 def command(asked: Request, *more: object) -> list[str]:
-    usual = [*COMMAND, "--text", asked.text, "--calibration", asked.calibration, *more]
+    usual = [*COMMAND, "--text", asked.text.name, "--calibration", asked.calibration.name, *more]
     return ["baseline", asked.model, *map(str, usual)]
 
 

@@ -35,7 +35,7 @@ def test_another_declaration_is_no_verdict_and_named(
 def test_other_sequences_of_the_same_calibration_are_the_same_declaration(
     base: Baseline, asked: Request, tmp_path: Path
 ) -> None:
-    again = measure(replace(asked, calibration_seed=1))
+    again = measure(asked.but(calibration_seed=1))
     own, other = (one.cell.calibration for one in (base.quantized, again.quantized))
     assert own is not None
     assert other is not None

@@ -53,7 +53,7 @@ def test_a_tolerance_below_the_floor_is_refused_with_the_figure(
         ({"methods": (), "schemes": ()}, "give it with --source"),
         (
             {"methods": (), "schemes": (), "suites": ("perplexity",)},
-            "--calibration .*is taken as quantized already",
+            "calibration .*is taken as quantized already",
         ),
         ({"calibration_samples": 6}, "gives the same 6 sequences by every seed.*samples 3"),
     ],
@@ -73,12 +73,12 @@ def test_what_cannot_be_a_baseline_is_refused_before_anything_is_measured(
         options["calibration"] = str(tmp_path / "six.jsonl")
     monkeypatch.setattr(Workbench, "measure", never)
     with pytest.raises(InputError, match=said):
-        make(replace(asked, **options), tolerances, **rest)  # type: ignore[arg-type]
+        make(asked.but(**options), tolerances, **rest)  # type: ignore[arg-type]
 
 
 def test_one_window_is_no_baseline(asked: Request) -> None:
     with pytest.raises(InputError, match=r"perplexity cannot be gated: 1 window .* measure more"):
-        make(replace(asked, windows=1), {})
+        make(asked.but(windows=1), {})
 
 
 def test_items_of_which_none_is_right_are_no_baseline() -> None:
@@ -91,7 +91,7 @@ def test_items_of_which_none_is_right_are_no_baseline() -> None:
 def test_methods_without_calibration_and_folders_have_baselines_too(
     asked: Request, tmp_path: Path
 ) -> None:
-    rtn = replace(asked, methods=("rtn",), calibration=None)
+    rtn = asked.but(methods=("rtn",), calibration=None)
     made = make(rtn, {})
     assert [one.drawn for one in made.reruns] == [False] * 3
     path = tmp_path / "rtn.json"
@@ -102,8 +102,8 @@ def test_methods_without_calibration_and_folders_have_baselines_too(
     folder = tmp_path / "folder"
     quantize = ["quantize", asked.model, "--method", "rtn", "--scheme", "int4-g32"]
     assert cli.main([*quantize, "--out", str(folder)]) == exit_codes.DONE
-    request = Request(model=str(folder), methods=(), schemes=(), text=asked.text, seqlen=32)
-    request = replace(request, suites=asked.suites)
+    request = Request.of(model=str(folder), methods=(), schemes=(), text=asked.text.name, seqlen=32)
+    request = request.but(suites=asked.suites)
     of_folder = make(request, {}, source=asked.model)
     beside = tmp_path / "folder.json"
     write(of_folder, beside, force=False)

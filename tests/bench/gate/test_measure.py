@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from pathlib import Path
 
 import datasets.config
@@ -24,11 +23,11 @@ def test_what_a_default_chose_is_asked_for_by_name(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     hub.unreachable.cache_clear()
-    request = replace(asked, text=None, calibration=None, windows=4, calibration_samples=2)
+    request = asked.but(text=None, calibration=None, windows=4, calibration_samples=2)
     with opened(request) as model:
         found = model.measure("awq", "int4-g32").request
     hub.unreachable.cache_clear()
-    assert (found.text, found.calibration) == ("embedded", "self")
+    assert (found.text.name, found.calibration.name) == ("embedded", "self")
     held = kept(found, None)
     assert (held["text"], held["calibration"]) == ("embedded", "self")
 
@@ -38,8 +37,8 @@ def test_what_a_folder_declares_is_the_same_once_it_is_measured(
     asked: Request, tmp_path: Path, beside: bool
 ) -> None:
     folder = quantize(asked, method="rtn", scheme="int4-g32", out=tmp_path / "folder")
-    request = Request(
-        model=str(folder), methods=(), schemes=(), text=asked.text, seqlen=32, windows=2
+    request = Request.of(
+        model=str(folder), methods=(), schemes=(), text=asked.text.name, seqlen=32, windows=2
     )
     source = asked.model if beside else None
     with opened(request, source=source) as model:

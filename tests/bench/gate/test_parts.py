@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,13 +95,13 @@ def test_what_was_kept_of_other_texts_is_measured_anew(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    text = Path(shutil.copy(str(asked.text), tmp_path))
-    request = replace(asked, text=str(text))
+    text = Path(shutil.copy(str(asked.text.name), tmp_path))
+    request = asked.but(text=str(text))
     place = parts_folder(request, None)
     assert place is not None
     shutil.copytree(made_in_parts[1], place)
     low = ["--tolerance", "perplexity=0.0001%:too strict"]
-    words = [str(text) if word == asked.text else word for word in command(asked, *low)]
+    words = [str(text) if word == asked.text.name else word for word in command(asked, *low)]
     assert cli.main([*words, "--out", "b.json"]) == exit_codes.BAD_INPUT
     assert "below the noise floor" in capsys.readouterr().err
     assert not Path("b.json").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +32,7 @@ def test_it_holds_reruns_of_everything_that_may_vary(made: Baseline) -> None:
 
 @pytest.mark.slow
 def test_speed_is_timed_again(asked: Request, tmp_path: Path) -> None:
-    request = replace(
-        asked,
+    request = asked.but(
         methods=("rtn",),
         calibration=None,
         suites=("throughput",),

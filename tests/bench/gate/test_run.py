@@ -111,7 +111,7 @@ def test_a_run_without_the_cell_is_no_verdict_and_no_folder_is_bad_input(
     record.write_text(re.sub(r'("window_nll": \[\s*)[0-9.]+', r"\1NaN", text, count=1), "utf-8")
     assert cli.main([*command[:-1], str(tmp_path / "nan")]) == exit_codes.NO_VERDICT
     assert "NaN" in capsys.readouterr().out
-    compare(replace(asked, methods=("rtn",), suites=("perplexity",)), out=tmp_path / "rtn")
+    compare(asked.but(methods=("rtn",), suites=("perplexity",)), out=tmp_path / "rtn")
     assert cli.main([*command[:-1], str(tmp_path / "rtn")]) == exit_codes.NO_VERDICT
     assert "no cell 'awq@int4-g32'" in capsys.readouterr().out
 
@@ -119,7 +119,7 @@ def test_a_run_without_the_cell_is_no_verdict_and_no_folder_is_bad_input(
 def test_baselines_of_one_model_share_it(
     base: Baseline, asked: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = replace(asked, schemes=("int3-g32",))
+    other = asked.but(schemes=("int3-g32",))
     found = measure(other)
     third = replace(
         base,
@@ -174,10 +174,11 @@ def test_local_copies_reach_what_is_measured(
     path, texts, sets = tmp_path / "b.json", tmp_path / "texts", tmp_path / "sets"
     write(base, path, force=False)
     texts.mkdir()
+    sets.mkdir()
     asked = []
 
     def opened(request: Request, **_: object) -> object:
-        asked.append((request.data_dir, request.tasks_data))
+        asked.append((request.data_dir, request.tasks.data))
         raise Asked
 
     monkeypatch.setattr(making if way == "rebaseline" else running, "opened", opened)
@@ -212,8 +213,7 @@ def test_a_baseline_on_local_copies_is_gated_offline(
     rows = [{**row, "task_id": f"HumanEval/{number}"} for number in range(3)]
     (folder / "test.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in rows), "utf-8")
     monkeypatch.setattr("quantcore.hub.unreachable", lambda: "no network here")
-    on_sets = replace(
-        asked,
+    on_sets = asked.but(
         methods=("rtn",),
         calibration=None,
         suites=(),

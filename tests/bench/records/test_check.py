@@ -6,7 +6,6 @@ import copy
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,7 @@ LONG = (*SHORT, True, "x", "", 0.5, 1e300, 10**18, [], [None], {"x": 1}, "twice"
 @pytest.fixture(scope="module")
 def whole(request_for: Request, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of two records with every kind of metric."""
-    request = replace(
-        request_for,
+    request = request_for.but(
         methods=("rtn",),
         schemes=("int4-g32",),
         suites=("perplexity", "divergence", "json", "throughput"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def test_fresh_records_are_valid(
             raise ArithmeticError("planted")
         return measure(bench, planned)
 
-    one = replace(request_for, methods=methods, schemes=("int4-g32",))
+    one = request_for.but(methods=methods, schemes=("int4-g32",))
     whole = compare.compare(one, out=tmp_path / "whole").folder
     monkeypatch.setattr(Workbench, "_measure", fails_once)
     partly = compare.compare(one, out=tmp_path / "partly").folder

@@ -298,7 +298,7 @@ def test_a_gate_of_any_names(
 ) -> None:
     summary = tmp_path / "summary.md"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-    request = replace(asked, methods=("rtn",), calibration=None, suites=("perplexity",))
+    request = asked.but(methods=("rtn",), calibration=None, suites=("perplexity",))
     outcome = compare(request, out=tmp_path / "run")
     unquantized, quantized = (replace(one, model_name=NAME) for one in outcome.records)
     declared = declared_of(quantized.cell)
@@ -329,7 +329,7 @@ def test_a_gate_of_any_names(
 def test_the_table_of_null_runs(
     asked: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = replace(asked, methods=("rtn",), calibration=None, suites=("perplexity",))
+    request = asked.but(methods=("rtn",), calibration=None, suites=("perplexity",))
     unquantized, quantized = compare(request, out=tmp_path / "run").records
     made = Baseline(
         unquantized=unquantized,

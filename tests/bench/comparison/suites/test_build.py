@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from bench.comparison import estimate
 from bench.comparison.inputs import open_model
 from bench.comparison.progress import quiet
 from bench.comparison.request import Request
-from bench.comparison.suites.build import build_suites, check_request, text_of
-from quantcore.errors import InputError
-
-
-@pytest.mark.parametrize("other", ["perplexity", "divergence", "throughput"])
-def test_tasks_for_some_schemes_leave_the_others_what_is_no_task(other: str) -> None:
-    request = Request(
-        schemes=("int4-g32", "int3-g64"), suites=(other, "json"), tasks_schemes=("int3-g64",)
-    )
-    check_request(request)
-    for alone in (replace(request, suites=("json",)), replace(request, suites=(), tasks=("a",))):
-        with pytest.raises(InputError, match="leaves nothing to measure at int4-g32"):
-            check_request(alone)
+from bench.comparison.suites.build import build_suites, text_of
 
 
 def test_every_suite_states_its_seconds_or_that_they_are_not_known_before(
     request_for: Request,
 ) -> None:
-    request = replace(
-        request_for, suites=("perplexity", "throughput", "json"), prompt_lengths=(16,), limit=1
+    request = request_for.but(
+        suites=("perplexity", "throughput", "json"), prompt_lengths=(16,), limit=1
     )
     loaded = open_model(request)
     suites = build_suites(request, loaded, quiet())

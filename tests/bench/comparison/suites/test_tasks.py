@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -118,8 +117,7 @@ def damaged(quantized: bool, item: dict[str, Any]) -> Any:
 def finished(
     tiny_folder: Path, request_for: Request, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Request, Outcome]:
-    request = replace(
-        request_for,
+    request = request_for.but(
         methods=("rtn",),
         suites=("perplexity", "divergence", "json", "tool_calls", "multilingual"),
         tasks_schemes=("int3-g64",),
@@ -240,8 +238,8 @@ def test_an_interrupted_cell_keeps_its_finished_suites(
         return damaged(quantized, item)
 
     scripted.script = staticmethod(script)
-    request = replace(
-        request_for, methods=("rtn",), schemes=("int3-g64",), suites=("json", "tool_calls")
+    request = request_for.but(
+        methods=("rtn",), schemes=("int3-g64",), suites=("json", "tool_calls")
     )
     whole, broken = compare(request, out=tmp_path / "whole").records, True
     with pytest.raises(KeyboardInterrupt):
@@ -260,7 +258,7 @@ def test_no_loss_says_what_would_have_been_seen(
     scripted: type[Scripted], request_for: Request, tmp_path: Path
 ) -> None:
     scripted.script = staticmethod(lambda quantized, item: item["target"])
-    request = replace(request_for, methods=("rtn",), schemes=("int4-g32",), suites=("json",))
+    request = request_for.but(methods=("rtn",), schemes=("int4-g32",), suites=("json",))
     outcome = compare(request, out=tmp_path / "run")
     (layout,) = draw.write(outcome.records, outcome.folder)
     said = next(note for note in layout.notes if note.startswith("RTN:"))
@@ -272,7 +270,7 @@ def test_a_model_that_knows_nothing_has_nothing_to_lose(
     scripted: type[Scripted], request_for: Request, tmp_path: Path
 ) -> None:
     scripted.script = staticmethod(lambda quantized, item: "no idea")
-    request = replace(request_for, methods=("rtn",), schemes=("int4-g32",), suites=("json",))
+    request = request_for.but(methods=("rtn",), schemes=("int4-g32",), suites=("json",))
     outcome = compare(request, out=tmp_path / "run")
     (layout,) = draw.write(outcome.records, outcome.folder)
     said = next(note for note in layout.notes if note.startswith("RTN:"))
@@ -356,13 +354,13 @@ def test_a_real_model_answers_and_long_prompts_are_told(
     [
         ({"suites": ("jsn",)}, ("unknown suite 'jsn'", "json")),
         ({"suites": (), "tasks": ("awqbench_jsom",)}, ("unknown task", "awqbench_json")),
-        ({"suites": (), "tasks": ("json",)}, ("that is a suite", "--suites")),
-        ({"suites": ("code",)}, ("--allow-code-execution", "sandbox")),
+        ({"suites": (), "tasks": ("json",)}, ("that is a suite", "suites")),
+        ({"suites": ("code",)}, ("allow_code_execution", "sandbox")),
         ({"suites": ("json",), "chat_template": True}, ("no chat template", "leave the option")),
-        ({"suites": ("json",), "limit": 0}, ("--limit 0", "at least 1")),
-        ({"suites": ("json",), "num_fewshot": -1}, ("--num-fewshot -1", "0 or more")),
-        ({"suites": ("long_prompt",), "lengths": (10,)}, ("--lengths 10", "128")),
-        ({"suites": ("long_prompt",), "lengths": (5000,)}, ("--lengths 5000", "128 tokens")),
+        ({"suites": ("json",), "limit": 0}, ("limit 0", "at least 1")),
+        ({"suites": ("json",), "num_fewshot": -1}, ("num_fewshot -1", "0 or more")),
+        ({"suites": ("long_prompt",), "lengths": (10,)}, ("lengths 10", "128")),
+        ({"suites": ("long_prompt",), "lengths": (5000,)}, ("lengths 5000", "128 tokens")),
         ({"suites": ("long_prompt",)}, ("context of 128", "leave this suite out")),
         ({"suites": ("json",), "tasks_source": "standart"}, ("standart", "standard")),
         ({"suites": ("json",), "tasks_schemes": ("int2-g64",)}, ("int2-g64", "not among")),
@@ -372,7 +370,7 @@ def test_a_real_model_answers_and_long_prompts_are_told(
         ),
         (
             {"suites": ("perplexity",), "tasks_schemes": ("int3-g64",)},
-            ("--tasks-schemes int3-g64", "no tasks are asked for", "--suites"),
+            ("tasks_schemes int3-g64", "no tasks are asked for", "suites"),
         ),
         ({"suites": ("json",), "tasks_data": Path("nowhere")}, ("nowhere", "no such folder")),
         (
@@ -397,15 +395,15 @@ def test_bad_requests_name_value_rule_and_fix(
     if "bfcl-eval" in wanted:
         monkeypatch.setattr("importlib.util.find_spec", lambda *names: None)
     with pytest.raises(InputError) as caught:
-        compare(replace(request_for, **changes), out=tmp_path / "run")
+        compare(request_for.but(**changes), out=tmp_path / "run")
     for part in wanted:
         assert part in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 
 def test_divergence_alone(request_for: Request, tmp_path: Path) -> None:
-    request = replace(
-        request_for, methods=("rtn",), schemes=("int4-g32", "int3-g64"), suites=("divergence",)
+    request = request_for.but(
+        methods=("rtn",), schemes=("int4-g32", "int3-g64"), suites=("divergence",)
     )
     outcome = compare(request, out=tmp_path / "run")
     values = [next(iter(record.metrics.values()))["value"] for record in outcome.records]
@@ -433,9 +431,9 @@ def json_schemas(folder: Path) -> None:
 
 def test_a_copy_without_its_configurations_is_refused(request_for: Request, tmp_path: Path) -> None:
     json_schemas(tmp_path / "sets/epfl-dlab/JSONSchemaBench")
-    request = replace(request_for, suites=("json",), tasks_source="standard")
+    request = request_for.but(suites=("json",), tasks_source="standard")
     with pytest.raises(InputError, match="no folder 'Github_easy'"):
-        compare(replace(request, tasks_data=tmp_path / "sets"), out=tmp_path / "run")
+        compare(request.but(tasks_data=tmp_path / "sets"), out=tmp_path / "run")
 
 
 def test_a_standard_suite_from_files_by_configuration(
@@ -446,8 +444,7 @@ def test_a_standard_suite_from_files_by_configuration(
     scripted.script = staticmethod(
         lambda quantized, item: '{"a": 1}' if item["id"] != "o2" else '{"a": "1"}'
     )
-    request = replace(
-        request_for,
+    request = request_for.but(
         methods=(),
         schemes=(),
         suites=("json",),
@@ -480,8 +477,7 @@ def test_standard_sets_from_a_local_copy(
     solutions = {row["task_id"]: row["canonical_solution"] for row in rows}
     solutions["HumanEval/2"] = "    return x - 2\n"
     scripted.script = staticmethod(lambda quantized, item: solutions[item["task_id"]])
-    request = replace(
-        request_for,
+    request = request_for.but(
         methods=(),
         schemes=(),
         suites=(),
@@ -551,8 +547,8 @@ def test_a_metric_of_the_whole_set_is_shown_and_not_paired(
     """Such as lm-eval's word_perplexity: no item has a value between 0 and 1."""
     write_pages(folder := tmp_path / "tasks", text_folder)
     monkeypatch.setattr(harness, "FOLDER", folder)
-    request = replace(
-        request_for, methods=("rtn",), schemes=("int3-g64",), suites=(), tasks=("awqbench_pages",)
+    request = request_for.but(
+        methods=("rtn",), schemes=("int3-g64",), suites=(), tasks=("awqbench_pages",)
     )
     outcome = compare(request, out=tmp_path / "run")
     metrics = [one.metrics["awqbench_pages_word_perplexity"] for one in outcome.records]
@@ -589,8 +585,8 @@ def test_tasks_of_a_group_keep_each_its_own_metric(
         "group: awqbench_both\ntask: [awqbench_pages, awqbench_words]\n", "utf-8"
     )
     monkeypatch.setattr(harness, "FOLDER", folder)
-    request = replace(
-        request_for, methods=("rtn",), schemes=("int3-g64",), suites=(), tasks=("awqbench_both",)
+    request = request_for.but(
+        methods=("rtn",), schemes=("int3-g64",), suites=(), tasks=("awqbench_both",)
     )
     outcome = compare(request, out=tmp_path / "run")
     metrics = [one.metrics["awqbench_both_word_perplexity+acc"] for one in outcome.records]

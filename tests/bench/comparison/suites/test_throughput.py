@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from bench.comparison.compare import begin
@@ -10,8 +9,7 @@ from bench.comparison.request import Request
 
 
 def test_speed_is_measured_where_tasks_are_not(request_for: Request, tmp_path: Path) -> None:
-    request = replace(
-        request_for,
+    request = request_for.but(
         methods=("rtn",),
         suites=("throughput", "json"),
         tasks_schemes=("int3-g64",),

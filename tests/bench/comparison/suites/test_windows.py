@@ -18,14 +18,14 @@ from bench.comparison.suites.windows import WindowsSuite
 def test_more_windows_at_once_than_there_are_are_all_of_them(
     request_for: Request, tmp_path: Path
 ) -> None:
-    request = replace(request_for, methods=(), schemes=(), windows=3, batch_size=2**64)
+    request = request_for.but(methods=(), schemes=(), windows=3, batch_size=2**64)
     outcome = compare(request, out=tmp_path / "run")
     assert not outcome.failed
 
 
 def test_divergence_is_from_the_model_that_was_the_unquantized_one(request_for: Request) -> None:
     """Who measures first decides nothing: what the unquantized model left is passed on."""
-    request = replace(request_for, suites=("divergence",), windows=2)
+    request = request_for.but(suites=("divergence",), windows=2)
     loaded, say = open_model(request), quiet()
     (suite,) = WindowsSuite.build(request, loaded, say)
     metric = suite.protocols["divergence"]["metric"]
