@@ -47,7 +47,15 @@ def findings(*, data_dir: Path | None) -> list[Finding]:
                 there=versions.installed(name) is not None,
                 detail=versions.installed(name) or _WITHOUT.get(name, ""),
             )
-            for name in ("torch", "transformers", "lm-eval", "datasets", "bfcl-eval", "triton")
+            for name in (
+                "torch",
+                "transformers",
+                "lm-eval",
+                "datasets",
+                "matplotlib",
+                "bfcl-eval",
+                "triton",
+            )
         ),
         *_untried(),
         Finding(
@@ -78,9 +86,10 @@ def findings(*, data_dir: Path | None) -> list[Finding]:
 
 
 _WITHOUT = {
-    "lm-eval": "the task suites",
+    "lm-eval": "the task suites: pip install 'awq-bench[tasks]'",
     "bfcl-eval": "tool_calls from BFCL: pip install --no-deps bfcl-eval (only its data is read)",
-    "datasets": "wikitext2, c4 and pileval from the data hub",
+    "matplotlib": "charts: pip install 'awq-bench[charts]'",
+    "datasets": "texts and sets from the data hub: pip install 'awq-bench[tasks]'",
     "triton": "INT4 on a GPU (it comes with torch for CUDA)",
 }
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bench.reference import CALIBRATION_FILE, TOKENIZER_FILE
 from quantcore.checkpoint import LoadedModel, sha256_of
-from quantcore.errors import InputError, nearest
+from quantcore.errors import InputError, nearest, setting_name
 from suites import texts
 from suites.kv_cache import Forward
 
@@ -79,7 +79,7 @@ def build(
     _check_sizes(samples, seqlen)
     if loaded.context is not None and seqlen > loaded.context:
         raise InputError(
-            f"--calibration-seqlen {seqlen} is longer than the model's context of "
+            f"{setting_name('calibration_seqlen')} {seqlen} is longer than the model's context of "
             f"{loaded.context}; give shorter sequences"
         )
     if name == "self":
@@ -97,12 +97,16 @@ def build(
         return _pack_text(text, loaded, samples=samples, seqlen=seqlen, seed=seed)
     path = Path(os.path.expanduser(name))  # that of an unknown user stays as it is
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise InputError(f"--calibration {name!r} is a pipe or a device; name a file")
+        raise InputError(
+            f"{setting_name('calibration')} {name!r} is a pipe or a device; name a file"
+        )
     if path.suffix in (".txt", ".jsonl") and not path.is_file():
-        raise InputError(f"--calibration {name!r}: there is no such file; check the path")
+        raise InputError(
+            f"{setting_name('calibration')} {name!r}: there is no such file; check the path"
+        )
     if not path.is_file():
         raise InputError(
-            f"--calibration {name!r} is neither a file nor a known name; "
+            f"{setting_name('calibration')} {name!r} is neither a file nor a known name; "
             f"{nearest(name, NAMES)}, or a .txt or .jsonl file"
         )
     if path.suffix != ".jsonl":
@@ -112,9 +116,9 @@ def build(
 
 def _check_sizes(samples: int, seqlen: int) -> None:
     if samples < 1 or seqlen < 2:
+        how_many, how_long = map(setting_name, ("calibration_samples", "calibration_seqlen"))
         raise InputError(
-            f"--calibration-samples {samples}, --calibration-seqlen {seqlen}: "
-            "at least 1 sequence of 2 tokens"
+            f"{how_many} {samples}, {how_long} {seqlen}: at least 1 sequence of 2 tokens"
         )
 
 
@@ -122,14 +126,14 @@ def _embedded(loaded: LoadedModel, *, samples: int, seqlen: int, seed: int) -> C
     """Take the first sequences that ship; by another seed than 0, others of them."""
     if loaded.tokenizer_sha256 != sha256_of([TOKENIZER_FILE]):
         raise InputError(
-            "--calibration embedded is token ids of the reference model's tokenizer, and this "
-            "model has another; use 'self', which needs no data either"
+            f"{setting_name('calibration')} embedded is token ids of the reference model's "
+            "tokenizer, and this model has another; use 'self', which needs no data either"
         )
     tokens = load_file(CALIBRATION_FILE)["input_ids"].to(torch.int64)
     if samples > tokens.shape[0] or seqlen > tokens.shape[1]:
         raise InputError(
-            f"--calibration embedded has {tokens.shape[0]} sequences of {tokens.shape[1]} tokens; "
-            f"asked for {samples} of {seqlen}"
+            f"{setting_name('calibration')} embedded has {tokens.shape[0]} sequences of "
+            f"{tokens.shape[1]} tokens; asked for {samples} of {seqlen}"
         )
     tokens = _drawn(tokens, samples, seed)[:, :seqlen].contiguous()
     return Calibration(
@@ -252,12 +256,12 @@ def pack(ids: list[int], name: str, *, samples: int, seqlen: int, seed: int) -> 
         raise InputError(
             f"calibration text {name!r} has {len(ids):,} tokens, less than one sequence of "
             f"{seqlen}; {samples} sequences of {seqlen} need {need:,}. Give more text, or a "
-            "smaller --calibration-seqlen"
+            f"smaller {setting_name('calibration_seqlen')}"
         )
     if len(ids) < need:
         raise InputError(
             f"calibration text {name!r} has {len(ids):,} tokens; {samples} sequences of {seqlen} "
-            f"need {need:,}. Give more text, or fewer --calibration-samples "
+            f"need {need:,}. Give more text, or fewer {setting_name('calibration_samples')} "
             f"(up to {len(ids) // seqlen})"
         )
     generator = torch.Generator().manual_seed(seed)

@@ -16,7 +16,7 @@ from bench.records import environment
 from bench.report import quantities
 from quantcore.calibration import BlockWalk, StatsStore, calibrate, stats_bytes
 from quantcore.checkpoint import LoadedModel
-from quantcore.errors import InputError, Unwritable
+from quantcore.errors import InputError, Unwritable, setting_name
 from quantcore.grid import QuantizedWeight
 from quantcore.method import Method
 from quantcore.quantize import QuantizationReport, quantize_model
@@ -156,6 +156,7 @@ def stats_folder(folder: Path, structure: Structure, loaded: LoadedModel) -> Pat
     if need > 0.95 * free:
         raise InputError(
             f"calibration statistics take {quantities.size(need)} on disk and "
-            f"{quantities.size(free)} are free at {place}; choose an --out with more room"
+            f"{quantities.size(free)} are free at {place}; choose an {setting_name('out')} with "
+            "more room"
         )
     return folder

@@ -12,7 +12,7 @@ from bench.comparison.progress import Reporter
 from bench.comparison.request import Request
 from bench.comparison.suites.suite import Metrics, Subject, Suite
 from quantcore.checkpoint import LoadedModel
-from quantcore.errors import InputError
+from quantcore.errors import InputError, setting_name
 from suites import TASK_SUITES
 from suites.code import sandbox
 from suites.harness import TaskOptions, TaskSet, target_of
@@ -122,8 +122,8 @@ class TasksSuite(Suite):
 def _check_template(request: Request, loaded: LoadedModel) -> None:
     if request.tasks.chat_template and not getattr(loaded.tokenizer, "chat_template", None):
         raise InputError(
-            f"--chat-template: the tokenizer of {loaded.name} has no chat template; leave the "
-            "option out, or add a chat_template to its tokenizer_config.json"
+            f"{setting_name('chat_template')}: the tokenizer of {loaded.name} has no chat "
+            "template; leave the option out, or add a chat_template to its tokenizer_config.json"
         )
 
 
@@ -131,6 +131,6 @@ def _check_context(request: Request, loaded: LoadedModel) -> None:
     longest = max(request.tasks.lengths, default=0)
     if loaded.context is not None and longest > loaded.context:
         raise InputError(
-            f"--lengths {longest}: {loaded.name} takes {loaded.context} tokens; give lengths "
-            "up to that"
+            f"{setting_name('lengths')} {longest}: {loaded.name} takes {loaded.context} tokens; "
+            "give lengths up to that"
         )

@@ -15,7 +15,7 @@ from bench.comparison.request import Request
 from bench.comparison.suites.suite import Metrics, Subject, Suite
 from kernels import install
 from quantcore.checkpoint import LoadedModel
-from quantcore.errors import InputError
+from quantcore.errors import InputError, setting_name
 from suites import throughput
 
 _LEAST = {"batch_sizes": 1, "prompt_lengths": 1, "new_tokens": 2, "rounds": 2}
@@ -59,8 +59,9 @@ class ThroughputSuite(Suite):
             seed=request.seed,
         )
         if not load.fits(loaded.context):
+            prompts, new = setting_name("prompt_lengths"), setting_name("new_tokens")
             raise InputError(
-                f"--prompt-lengths {min(load.prompt_lengths)} with --new-tokens {load.new_tokens}: "
+                f"{prompts} {min(load.prompt_lengths)} with {new} {load.new_tokens}: "
                 f"{loaded.name} takes {loaded.context} tokens; give shorter prompts"
             )
         left_out = sorted(set(load.prompt_lengths) - set(load.fits(loaded.context)))
