@@ -495,7 +495,7 @@ def test_standard_sets_from_a_local_copy(
 def test_plain_lm_eval_runs_the_suites(tmp_path: Path) -> None:
     """Its own command and its own model adapter, from a folder that knows nothing of us."""
     pytest.importorskip("accelerate", reason="lm-eval's adapter of Transformers needs it")
-    root = Path(cli.__file__).parents[1]
+    root = Path(__file__).parents[4]
     ran = subprocess.run(
         [
             sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--device", "cpu",
