@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +89,8 @@ def _perplexity(record: Record, other: Record) -> list[str]:
         return []
     ours, theirs = measured
     ratio = geometric_mean_ratio(ours["window_nll"], theirs["window_nll"], seed=record.cell.seed)
-    return [
-        f"{ours['value']:.3f}",
-        f"{theirs['value']:.3f}",
-        f"{100 * (ratio.estimate - 1):+.2f}%{_mark(ratio)}",
-        f"[{100 * (ratio.low - 1):+.2f}, {100 * (ratio.high - 1):+.2f}]",
-        "",
-        f"{_p_value(ratio):.2g}",
-    ]
+    values = [f"{metric['value']:.3f}" for metric in measured]
+    return [*values, *_change(ratio, lambda value: f"{100 * (value - 1):+.2f}", unit="%")]
 
 
 def _divergence(record: Record, other: Record) -> list[str]:
@@ -106,11 +100,15 @@ def _divergence(record: Record, other: Record) -> list[str]:
         return []
     ours, theirs = measured
     change = mean_difference(ours["window_kl"], theirs["window_kl"], seed=record.cell.seed)
+    values = [f"{metric['value']:.4f}" for metric in measured]
+    return [*values, *_change(change, "{:+.4f}".format)]
+
+
+def _change(change: Interval, shown: Callable[[float], str], *, unit: str = "") -> list[str]:
+    """Write a difference over windows, its interval and its p value; windows do not flip."""
     return [
-        f"{ours['value']:.4f}",
-        f"{theirs['value']:.4f}",
-        f"{change.estimate:+.4f}{_mark(change)}",
-        f"[{change.low:+.4f}, {change.high:+.4f}]",
+        f"{shown(change.estimate)}{unit}{_mark(change)}",
+        f"[{shown(change.low)}, {shown(change.high)}]",
         "",
         f"{_p_value(change):.2g}",
     ]
