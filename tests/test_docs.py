@@ -46,7 +46,7 @@ def test_what_is_named_exists(name: str) -> None:
     [
         "bench/compere.py",
         "bench.comparison.compare.compere",
-        "bench.records.record.Cell.ids",
+        "bench.records.cell.Cell.ids",
         "bunch.cell",
     ],
 )

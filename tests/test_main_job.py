@@ -80,10 +80,10 @@ def test_compare_measures_every_suite(compared: Path) -> None:
     for record in found.values():
         assert record.status == "done", record.problem
         assert set(record.cell.suites) == set(SUITES)
-        metrics = {protocol["metric"] for protocol in record.cell.suites.values()}
+        metrics = {protocol.metric for protocol in record.cell.suites.values()}
         assert metrics == set(record.metrics)
     base = found["unquantized"]
-    answers = base.metrics[base.cell.suites["json"]["metric"]]["columns"]["answer"]
+    answers = base.metrics[base.cell.suites["json"].metric].columns.answer
     assert any("{" in answer for answer in answers)  # it wrote JSON, not nothing
     for name in ("report.md", "table.md", "tasks.md", "throughput.md", "perplexity_int4-g128.png"):
         assert (compared / name).stat().st_size

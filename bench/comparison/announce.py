@@ -55,11 +55,7 @@ def announce_tasks(record: Record, pending: Sequence[PlannedCell], say: Reporter
         pending: the cells to come.
         say: who shows it.
     """
-    seconds = {
-        name: metric["seconds"]
-        for name, protocol in record.cell.suites.items()
-        if (metric := record.metrics.get(protocol["metric"])) and "seconds" in metric
-    }
+    seconds = {name: answers.seconds for name, answers in record.answers.items()}
     more = sum(seconds.get(name, 0.0) for planned in pending for name in planned.cell.suites)
     if more:
         say.say(f"  tasks        {quantities.duration(more)} more at the first cell's pace")

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from bench.records.cell import CalibrationSet
 from bench.reference import CALIBRATION_FILE, TOKENIZER_FILE
 from quantcore.checkpoint import LoadedModel, sha256_of
 from quantcore.errors import InputError, nearest, setting_name
@@ -45,11 +46,11 @@ class Calibration:
     text: str
     """The sequences were drawn from all of this text."""
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> CalibrationSet:
         """Give what identifies it, for a cell."""
         samples, seqlen = self.tokens.shape
         digest = hashlib.sha256(self.tokens.numpy().tobytes()).hexdigest()
-        return {"name": self.name, "samples": samples, "seqlen": seqlen, "sha256": digest}
+        return CalibrationSet(name=self.name, samples=samples, seqlen=seqlen, sha256=digest)
 
 
 def build(

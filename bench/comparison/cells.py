@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bench.comparison.calibration import Calibration
 from bench.comparison.request import Request
 from bench.comparison.suites.suite import Suite
-from bench.records.record import Cell
+from bench.records.cell import Cell
 from quantcore import exclusion
 from quantcore.checkpoint import LoadedModel
 from quantcore.method import Method

@@ -98,12 +98,12 @@ def _quantized(
             item_bytes=loaded.item_bytes,
             input_bits=report.input_bits,
         ),
-        "calibration": None if calibration is None else calibration.describe(),
+        "calibration": None if calibration is None else calibration.describe().document(),
         "exempt": list(structure.exempt),
         "notices": [*structure.notices, *report.notices],
         "relative_losses": report.relative_losses,
         "quantize_s": report.quantize_s,
-        "environment": environment.describe(),
+        "environment": environment.describe().document(),
         "seed": request.seed,
     }
     return manifest, keeper

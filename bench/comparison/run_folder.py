@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, SoftFileLock, Timeout
 
 from bench.comparison.progress import Reporter
-from bench.records.record import Cell, Record, read_record, write_json
+from bench.records.cell import Cell
+from bench.records.document import write_json
+from bench.records.record import Record, read_record
 from quantcore import files
 from quantcore.errors import InputError, writing
 

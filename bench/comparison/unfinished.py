@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from bench.comparison.progress import Reporter
 from bench.comparison.suites.suite import Metrics
-from bench.records.check import DIGEST, check_metric, digest, parsed, sealed
-from bench.records.record import Cell, write_json
+from bench.records.cell import Cell
+from bench.records.document import DIGEST, Document, digest, parsed, sealed, told, write_json
+from bench.records.metrics import Metric, Seconds
+from bench.records.record import check_metric
 from quantcore import files
 from quantcore.errors import writing
 
@@ -22,6 +26,13 @@ class Findings:
     """They say, by suite, why others have no outcome."""
     seconds: float = 0.0
     """The suites took so long."""
+
+
+class _Kept(Document):
+    """This is how findings lie on disk."""
+
+    metrics: dict[str, Metric]
+    seconds: Seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +52,8 @@ class Unfinished:
             Unwritable: it cannot be kept.
         """
         with writing(self.folder, "make room and give rights there"):
-            kept = {"metrics": findings.metrics, "seconds": findings.seconds}
-            write_json(self._path(cell), sealed(kept))
+            kept = _Kept(metrics=findings.metrics, seconds=findings.seconds)
+            write_json(self._path(cell), sealed(kept.document()))
 
     def take_up(self, cell: Cell) -> Findings:
         """Read what an earlier attempt measured; nothing, and say so, if that is not whole."""
@@ -51,8 +62,9 @@ class Unfinished:
             return Findings()
         try:
             return _read(path, cell)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            self.say.warn(f"{path} is damaged ({error}): its suites are measured again")
+        except (OSError, ValueError, RecursionError) as error:
+            why = told(error) if isinstance(error, ValidationError) else error
+            self.say.warn(f"{path} is damaged ({why}): its suites are measured again")
             return Findings()
 
     def forget(self, cell: Cell) -> None:
@@ -64,14 +76,12 @@ class Unfinished:
 
 
 def _read(path: Path, cell: Cell) -> Findings:
-    kept = parsed(files.read_text(path))
-    if not isinstance(kept, dict) or not isinstance(kept.get("metrics"), dict):
-        raise ValueError("it holds no metrics")
-    if kept.get(DIGEST) != digest(kept):
+    document = parsed(files.read_text(path))
+    claimed = document.pop(DIGEST, None) if isinstance(document, dict) else None
+    kept = _Kept.model_validate(document)
+    if claimed != digest(document):
         raise ValueError("it does not match its own sha256")
-    findings = Findings(seconds=float(kept["seconds"]))
-    for protocol in cell.suites.values():
-        if metric := kept["metrics"].get(protocol["metric"]):
-            check_metric(metric, protocol)
-            findings.metrics[protocol["metric"]] = metric
-    return findings
+    for name, protocol in cell.suites.items():
+        if protocol.metric in kept.metrics:
+            check_metric(name, cell, kept.metrics[protocol.metric])
+    return Findings(metrics=kept.metrics, seconds=kept.seconds)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from bench.comparison.calibrator import Calibrator, quantize_with_progress
 from bench.comparison.cells import PlannedCell
@@ -22,8 +20,15 @@ from bench.comparison.suites.suite import (
 )
 from bench.comparison.unfinished import Findings, Unfinished
 from bench.records import environment
-from bench.records.check import check_metric
-from bench.records.record import Cell, Record, in_words
+from bench.records.cell import Cell
+from bench.records.metrics import PeakBytes
+from bench.records.record import (
+    PhaseSeconds,
+    Quantization,
+    Record,
+    check_metric,
+    in_words,
+)
 from bench.report import labels
 from kernels import install
 from quantcore import codes as stored_codes
@@ -44,7 +49,7 @@ class _Weights:
     stored_bytes: int | None = None
     bits_per_weight: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    quantization: dict[str, Any] = field(default_factory=dict)
+    quantization: Quantization | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +143,8 @@ class Workbench:
             quantization=weights.quantization,
             stored_bytes=weights.stored_bytes,
             bits_per_weight=weights.bits_per_weight,
-            seconds=attempt.seconds,
-            peak_bytes=memory.peak_bytes(),
+            seconds=PhaseSeconds(**attempt.seconds),
+            peak_bytes=PeakBytes(**memory.peak_bytes()),
             environment=environment.describe(),
             backends=dict(attempt.installed.backends),
         )
@@ -198,11 +203,11 @@ class Workbench:
             left = [
                 name
                 for name, protocol in suite.protocols.items()
-                if protocol["metric"] not in findings.metrics
+                if protocol.metric not in findings.metrics
             ]
             if not left:
                 continue
-            own = self._run_one(suite, subject, left)
+            own = self._run_one(cell, suite, subject, left)
             findings.failures |= own.failures
             findings.seconds += own.seconds
             if own.metrics:
@@ -210,7 +215,9 @@ class Workbench:
                 self._unfinished.keep(cell, findings)
         return findings
 
-    def _run_one(self, suite: Suite, subject: Subject, names: Sequence[str]) -> Findings:
+    def _run_one(
+        self, cell: Cell, suite: Suite, subject: Subject, names: Sequence[str]
+    ) -> Findings:
         """Measure one suite on the model as it is now; a failure must not cost the others."""
         started = time.perf_counter()
         metrics: Metrics = {}
@@ -222,16 +229,13 @@ class Workbench:
         except Exception as error:
             failures = dict.fromkeys(names, reason_of(error))
         for name in names:
-            protocol = suite.protocols[name]
-            if (metric := metrics.get(protocol["metric"])) is None:
+            if (metric := metrics.get(suite.protocols[name].metric)) is None:
                 continue
-            try:  # what no record may hold, such as NaN, is a failure too
-                metric = json.loads(json.dumps(metric, allow_nan=False))
-                check_metric(metric, protocol)
-                metrics[protocol["metric"]] = metric
+            try:
+                check_metric(name, cell, metric)
             except ValueError as error:
                 failures[name] = reason_of(error)
-                del metrics[protocol["metric"]]
+                del metrics[suite.protocols[name].metric]
         self._warn(subject.label, failures)
         return Findings(metrics=metrics, failures=failures, seconds=time.perf_counter() - started)
 
@@ -275,13 +279,13 @@ class Workbench:
             seconds=seconds,
             stored_bytes=self._stored_bytes(scheme, report.input_bits),
             bits_per_weight=bits_per_weight(self.structure, scheme, input_bits=report.input_bits),
-            quantization={
-                "scale_dtype": str(scheme.scale_dtype).removeprefix("torch."),
-                "calibration_passes": 0 if method.calibration == "none" else 1,
-                "relative_losses": report.relative_losses,
-                "notices": [*self.structure.notices, *report.notices],
-                "exempt": list(self.structure.exempt),
-            },
+            quantization=Quantization(
+                scale_dtype=str(scheme.scale_dtype).removeprefix("torch."),
+                calibration_passes=0 if method.calibration == "none" else 1,
+                relative_losses=report.relative_losses,
+                notices=[*self.structure.notices, *report.notices],
+                exempt=list(self.structure.exempt),
+            ),
         )
 
     def _stored_bytes(self, scheme: QuantScheme | None, input_bits: int) -> int:

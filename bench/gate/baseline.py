@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.gate.key import key_of
-from bench.records.check import DIGEST, digest, parsed, sealed
-from bench.records.record import Record, record_of, write_json
+from bench.records.document import DIGEST, digest, parsed, sealed, write_json
+from bench.records.record import Record, record_of
 from quantcore import files
 from quantcore.errors import InputError, writing
 

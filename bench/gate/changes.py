@@ -8,16 +8,18 @@ quantized model alone is. Where there is no unquantized model the outcomes thems
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 from bench.gate.arithmetic import ARITHMETIC
 from bench.gate.baseline import Baseline, Pair
-from bench.records.items import none_fits, task_suites, valued
+from bench.records.metrics import Answers, Columns, Divergence, Perplexity, Timings
 from bench.records.record import Record
 from bench.stats import tolerance
 from bench.stats.tolerance import Arithmetic
+
+_Metric = TypeVar("_Metric", Perplexity, Divergence, Answers, Timings)
 
 SPEED = "throughput"
 """This gate is on seconds, which other hardware or versions change; no other is."""
@@ -58,14 +60,14 @@ def changes(base: Pair, now: Pair) -> dict[str, Change | str]:
         now: those of what was measured.
     """
     by_gate: dict[str, Change | str] = {}
-    for name, suite in base[1].cell.suites.items():
+    for name in base[1].cell.suites:
         try:
             if name == SPEED:
-                by_gate[name] = _speed(base[1], now[1], suite["metric"])
-            elif "tasks" in suite:
-                by_gate[name] = _items(name, base, now)
+                by_gate[name] = _speed(base[1], now[1])
+            elif name in ("perplexity", "divergence"):
+                by_gate[name] = _windows(name, base, now)
             else:
-                by_gate[name] = _windows(name, suite["metric"], base, now)
+                by_gate[name] = _items(name, base, now)
         except _Missing as missing:
             by_gate[name] = str(missing)
     by_gate["size"] = _size(base[1], now[1])
@@ -78,11 +80,11 @@ def own_changes(baseline: Baseline) -> dict[str, Change]:
     return {name: change for name, change in compared.items() if isinstance(change, Change)}
 
 
-def _windows(suite: str, metric: str, base: Pair, now: Pair) -> Change:
+def _windows(suite: str, base: Pair, now: Pair) -> Change:
     """Compare nats per token by window: what the quantized model lost, or the divergence."""
     paired = base[0] is not None
-    before = _window_costs(suite, metric, base, "of the baseline", paired=paired)
-    after = _window_costs(suite, metric, now, "measured now", paired=paired)
+    before = _window_costs(suite, base, "of the baseline", paired=paired)
+    after = _window_costs(suite, now, "measured now", paired=paired)
     if len(before) != len(after):
         raise _Missing(f"{len(after)} windows where the baseline has {len(before)}")
     values = _finite([b - a for a, b in zip(before, after, strict=True)])
@@ -94,31 +96,33 @@ def _windows(suite: str, metric: str, base: Pair, now: Pair) -> Change:
     )
 
 
-def _window_costs(suite: str, metric: str, pair: Pair, whose: str, *, paired: bool) -> list[float]:
+def _window_costs(suite: str, pair: Pair, whose: str, *, paired: bool) -> list[float]:
     """Take what quantization costs each window, or the model's own nats where it stands alone."""
     unquantized, quantized = pair
     divergence = suite == "divergence"
-    if divergence and metric not in quantized.metrics and unquantized is None:
+    if divergence and quantized.divergence is None and unquantized is None:
         raise _Missing("it takes the unquantized model: give it with --source")
-    samples = "window_kl" if divergence else "window_nll"
-    own = _metric(quantized, metric, f"the quantized model {whose}")[samples]
-    if divergence or not paired:
-        return list(own)
+    if divergence:
+        far = _measured(quantized.divergence, quantized, suite, f"the quantized model {whose}")
+        return far.window_kl
+    own = _measured(quantized.perplexity, quantized, suite, f"the quantized model {whose}")
+    if not paired:
+        return own.window_nll
     if unquantized is None:
         raise _Missing(f"there is no unquantized model {whose}")
-    beside = _metric(unquantized, metric, f"the unquantized model {whose}")[samples]
-    return [a - b for a, b in zip(own, beside, strict=True)]
+    beside = _measured(unquantized.perplexity, unquantized, suite, f"the unquantized model {whose}")
+    return [a - b for a, b in zip(own.window_nll, beside.window_nll, strict=True)]
 
 
-def _metric(record: Record, metric: str, whose: str) -> Mapping[str, Any]:
+def _measured(metric: _Metric | None, record: Record, suite: str, whose: str) -> _Metric:
+    """Refuse a metric that is not there, and say why it is not."""
+    if metric is not None:
+        return metric
     if record.status == "failed":
         raise _Missing(f"{whose} was not measured: {record.error}")
-    if metric not in record.metrics:
-        suites = {protocol["metric"]: name for name, protocol in record.cell.suites.items()}
-        if reason := record.failures.get(suites.get(metric, "")):
-            raise _Missing(f"{whose} could not be measured: {reason}")
-        raise _Missing(f"{whose} has no {metric}")
-    return record.metrics[metric]
+    if reason := record.failures.get(suite):
+        raise _Missing(f"{whose} could not be measured: {reason}")
+    raise _Missing(f"{whose} has no {suite}")
 
 
 def _items(suite: str, base: Pair, now: Pair) -> Change:
@@ -126,68 +130,63 @@ def _items(suite: str, base: Pair, now: Pair) -> Change:
     paired = base[0] is not None
     held, before = _items_lost(suite, base, "of the baseline", paired=paired)
     again, after = _items_lost(suite, now, "measured now", paired=paired)
-    if held["id"] != again["id"]:
+    if held.id != again.id:
         raise _Missing(f"the items of {suite} are not the baseline's")
     return Change(
         values=_finite([b - a for a, b in zip(before, after, strict=True)]),
-        clusters=held["source"],
+        clusters=held.source,
         flips=True,
-        most=sum(held["value"]) / len(held["value"]),
+        most=sum(held.values) / len(held.values),
         arithmetic=ARITHMETIC[base[1].cell.dtype]["items"],
     )
 
 
-def _items_lost(
-    suite: str, pair: Pair, whose: str, *, paired: bool
-) -> tuple[Mapping[str, list[Any]], list[float]]:
+def _items_lost(suite: str, pair: Pair, whose: str, *, paired: bool) -> tuple[Columns, list[float]]:
     """Take the quantized model's items, and what each lost; alone, its outcomes turned round."""
     unquantized, quantized = pair
     own = _columns(suite, quantized, f"the quantized model {whose}")
     if not paired:
-        return own, [-value for value in own["value"]]
+        return own, [-value for value in own.values]
     if unquantized is None:
         raise _Missing(f"there is no unquantized model {whose}")
     beside = _columns(suite, unquantized, f"the unquantized model {whose}")
-    if beside["id"] != own["id"]:
+    if beside.id != own.id:
         raise _Missing(f"both models {whose} were asked other items")
-    return own, [a - b for a, b in zip(beside["value"], own["value"], strict=True)]
+    return own, [a - b for a, b in zip(beside.values, own.values, strict=True)]
 
 
-def _columns(suite: str, record: Record, whose: str) -> Mapping[str, list[Any]]:
-    metrics = task_suites(record)
-    if reason := record.reasons.get(suite):
-        raise _Missing(f"{whose} could not be measured: {reason}")
-    if suite not in metrics:
-        raise _Missing(f"{whose} has no {suite}")
-    if none_fits(metrics[suite]):
+def _columns(suite: str, record: Record, whose: str) -> Columns:
+    answers = _measured(record.answers.get(suite), record, suite, whose)
+    if answers.none_fits:
         raise _Missing(f"no prompt of {suite} fits the context")
-    columns = valued(metrics[suite]["columns"])
-    if not columns["value"]:
+    columns = answers.columns.valued()
+    if not columns.values:
         raise _Missing(f"items of {suite} carry no value of their own")
     return columns
 
 
-def _speed(base: Record, now: Record, metric: str) -> Change:
+def _speed(base: Record, now: Record) -> Change:
     """Compare the logarithm of the decoding speed-up, round by round."""
-    before = _speed_ups(base, metric, "the baseline")
-    after = _speed_ups(now, metric, "the model measured now")
+    before = _speed_ups(base, "the baseline")
+    after = _speed_ups(now, "the model measured now")
     if len(before) != len(after):
         raise _Missing(f"{len(after)} runs where the baseline has {len(before)}")
     return Change(values=_finite([a - b for a, b in zip(before, after, strict=True)]))
 
 
-def _speed_ups(record: Record, metric: str, whose: str) -> list[float]:
-    from suites.throughput import Run, ratios  # with PyTorch, which no other gate takes
-
-    timed = _metric(record, metric, whose)
-    models = timed["backends"]
-    if not models:
+def _speed_ups(record: Record, whose: str) -> list[float]:
+    """Take the logarithm of each run's speed over its neighbour's of the unquantized model."""
+    timed = _measured(record.timings, record, SPEED, whose)
+    if not timed.backends:
         raise _Missing(f"{whose} was timed on no backend")
-    own, beside = (
-        [Run(**{**run, "step_s": tuple(run["step_s"])}) for run in model["runs"]]
-        for model in (next(iter(models.values())), timed["unquantized"])
+    pairs = (
+        zip(timed.first.of(case), timed.unquantized.of(case), strict=True) for case in timed.cases
     )
-    return [math.log(ratio) for rounds in ratios(own, beside).values() for ratio in rounds]
+    return [
+        math.log(run.decode_tokens_per_s / beside.decode_tokens_per_s)
+        for rounds in pairs
+        for run, beside in rounds
+    ]
 
 
 def _size(base: Record, now: Record) -> Change | str:

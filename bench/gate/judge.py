@@ -152,8 +152,8 @@ _HARDWARE = {"CPU": "cpu", "threads": "threads", "GPU": "gpu", "platform": "plat
 def _timed_on(record: Record) -> dict[str, Any]:
     """Say by name what seconds depend on: hardware, and versions of libraries."""
     where = record.environment
-    hardware = {name: where.get(field) for name, field in _HARDWARE.items()}
-    return {**hardware, "Python": where.get("python"), **where.get("packages", {})}
+    hardware = {name: getattr(where, field) for name, field in _HARDWARE.items()}
+    return {**hardware, "Python": where.python, **where.packages}
 
 
 def _warnings(before: Record, now: Record) -> list[str]:
@@ -170,9 +170,10 @@ def _moved(before: Record | None, now: Record | None) -> list[str]:
         return []
     moved = []
     for name, suite in before.cell.suites.items():
-        was, there = (r.metrics.get(suite["metric"], {}).get("value") for r in (before, now))
+        was, there = (record.metrics.get(suite.metric) for record in (before, now))
         if name == SPEED or was is None or there is None:
             continue
-        if not math.isclose(was, there, rel_tol=1e-4):
-            moved.append(f"{name} of the unquantized model: was {was:.5g}, now {there:.5g}")
+        if not math.isclose(was.value, there.value, rel_tol=1e-4):
+            told = f"was {was.value:.5g}, now {there.value:.5g}"
+            moved.append(f"{name} of the unquantized model: {told}")
     return moved

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench.records.record import Cell, Record
+from bench.records.cell import CalibrationSet, Cell
+from bench.records.protocols import SuiteProtocol
+from bench.records.record import Record
 
 _CONFIGURATION = "source configuration"
 
@@ -27,9 +29,9 @@ def declared_of(cell: Cell) -> dict[str, Any]:
     }
 
 
-def without_draw(calibration: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def without_draw(calibration: CalibrationSet | None) -> dict[str, Any] | None:
     """Leave out which sequences a calibration came to, which is beneath the declaration."""
-    return {k: v for k, v in calibration.items() if k != "sha256"} if calibration else None
+    return None if calibration is None else calibration.model_dump(exclude={"sha256"})
 
 
 def key_of(record: Record, declared: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,9 +64,9 @@ def _declaration(declared: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _protocol(suite: Mapping[str, Any]) -> dict[str, Any]:
+def _protocol(suite: SuiteProtocol) -> dict[str, Any]:
     """Leave out versions of libraries, which are warned about."""
-    return {name: value for name, value in suite.items() if name != "lm_eval"}
+    return suite.model_dump(exclude={"lm_eval"})
 
 
 def differing_declaration(

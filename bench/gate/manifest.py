@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from bench.gate.key import without_draw
+from bench.records.cell import CalibrationSet
 from quantcore import files
 from quantcore.checkpoint import MANIFEST, resolve
 from quantcore.errors import InputError
@@ -33,16 +36,18 @@ def declared_in(folder: Path) -> dict[str, Any]:
     if not manifest:
         return _of_another_program(configuration)
     try:
+        drawn = manifest["calibration"]
+        calibration = None if drawn is None else CalibrationSet.model_validate(drawn)
         return {
             "source": manifest["source"]["weights_sha256"],
             "configuration": manifest["source"].get("configuration_sha256"),
             "method": manifest["method"],
             "scheme": manifest["scheme"],
-            "calibration": without_draw(manifest["calibration"]),
+            "calibration": without_draw(calibration),
             "exclude": list(manifest.get("exclude", [])),  # not there before version 0.2
             "exclude_version": manifest.get("exclude_version"),
         }
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
         raise InputError(
             f"{folder / MANIFEST} is damaged ({error!r}); write the folder anew"
         ) from error

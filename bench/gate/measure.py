@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -104,7 +104,7 @@ class OnTheSpot:
     def check_seeds(self) -> None:
         """See `Opened`."""
         drawn = self.comparison.plan[-1].cell.calibration
-        if drawn is None or drawn["name"] == "self":  # text that is sampled is another each time
+        if drawn is None or drawn.name == "self":  # text that is sampled is another each time
             return
         other = build_calibration(
             self.request.but(calibration_seed=self.request.seed + 1),
@@ -112,10 +112,10 @@ class OnTheSpot:
             None,
             quiet(),
         )
-        if other.describe()["sha256"] == drawn["sha256"]:
-            count = drawn["samples"]
+        if other.describe().sha256 == drawn.sha256:
+            count = drawn.samples
             raise InputError(
-                f"--calibration {drawn['name']} gives the same {count} sequences by every seed, so "
+                f"--calibration {drawn.name} gives the same {count} sequences by every seed, so "
                 "that reruns would not tell how much calibration varies; ask for fewer with "
                 f"--calibration-samples {max(1, count // 2)}, or give more"
             )
@@ -203,7 +203,7 @@ class QuantizedFolder:
             quantized = bench.measure(PlannedCell(cell=cell))
         stored = packed_bytes(self.loaded.folder)
         if stored is not None:  # the folder holds it dequantized
-            quantized = replace(quantized, stored_bytes=stored)
+            quantized = quantized.model_copy(update={"stored_bytes": stored})
         return Measured(
             unquantized=beside,
             quantized=quantized,

@@ -26,11 +26,12 @@ def parts_folder(request: Request, source: str | None) -> Path | None:
     Returns:
         None in a checkout with changes, which the next call might not share.
     """
-    here = dict(environment.describe())
-    if here["dirty"]:
+    here = environment.describe()
+    if here.dirty:
         return None
-    del here["waiting"]  # as this machine is busy now; it decides seconds and no outcome
-    content = json.dumps([kept(request, source), here], sort_keys=True)
+    # How threads wait is as this machine is busy now; it decides seconds and no outcome.
+    where = here.model_dump(exclude={"waiting"})
+    content = json.dumps([kept(request, source), where], sort_keys=True)
     return RUNS / f"baseline-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 

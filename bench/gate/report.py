@@ -16,7 +16,7 @@ from bench.gate.judge import Judgement, Verdict
 from bench.gate.noise import Noise, detectable_of, gates_of, noise_of
 from bench.gate.null_runs import ErrorRates
 from bench.gate.units import measure_of, shown
-from bench.records.record import write_json
+from bench.records.document import write_json
 from bench.report import escape
 from bench.report import grid as grids
 from bench.report.grid import Field, Grid

@@ -15,6 +15,7 @@ from bench.comparison.suites.throughput import backends_of
 from bench.plugin import table
 from bench.plugin.options import option_of
 from bench.plugin.session import REQUEST
+from bench.records.record import Record
 from bench.report import escape
 from kernels import backends
 from kernels.place import Place
@@ -141,8 +142,8 @@ def test_kernel(
 def test_cell(awq_bench_cells: Any, cell_and_suite: tuple[str | None, str | None, str]) -> None:
     """Measure one cell of the comparison, once; each of its suites is a test."""
     method, scheme, suite = cell_and_suite
-    metric = _metric(awq_bench_cells, method, scheme, suite)
-    assert math.isfinite(metric["value"])
+    record = _record(awq_bench_cells, method, scheme, suite)
+    assert math.isfinite(record.metrics[record.cell.suites[suite].metric].value)
 
 
 class _SuiteClock:
@@ -164,18 +165,13 @@ def test_decode(
 ) -> None:
     """Give the seconds of a token when decoding, as the throughput suite measured them."""
     method, scheme, backend = timed_cell
-    metric = _metric(awq_bench_cells, method, scheme, "throughput")
-    model = metric["unquantized"] if backend is None else metric["backends"][backend]
-    first = model["runs"][0]
-    case = (first["batch_size"], first["prompt_tokens"])
-    seconds = [
-        step
-        for run in model["runs"]
-        if (run["batch_size"], run["prompt_tokens"]) == case
-        for step in run["step_s"]
-    ]
+    timings = _record(awq_bench_cells, method, scheme, "throughput").timings
+    assert timings is not None
+    model = timings.unquantized if backend is None else timings.backends[backend]
+    case = timings.cases[0]
+    seconds = [step for run in model.of(case) for step in run.step_s]
     benchmark.group = f"decoding: seconds of a token, batch {case[0]}, prompt {case[1]}"
-    benchmark.extra_info["linears"] = model["linears"]
+    benchmark.extra_info["linears"] = model.linears
     # The suite's samples go through the fixture by a clock that advances by each of them: they
     # were taken in turn with the unquantized model's, which the fixture cannot do.
     left = iter(seconds)
@@ -186,14 +182,14 @@ def test_decode(
     benchmark.pedantic(call, rounds=len(seconds), iterations=1)
 
 
-def _metric(comparison: Any, method: str | None, scheme: str | None, suite: str) -> Any:
-    """Return what a suite measured on a cell, which is measured if it was not yet."""
+def _record(comparison: Any, method: str | None, scheme: str | None, suite: str) -> Record:
+    """Return the record of a cell on which the suite was measured, now or before."""
     planned = next(
         planned
         for planned in comparison.plan
         if (planned.cell.method, planned.cell.scheme) == (method, scheme)
     )
     with settings_called(option_of):
-        record = comparison.measure(planned)
+        record: Record = comparison.measure(planned)
     assert suite not in record.reasons, escape.line(record.reasons[suite])
-    return record.metrics[record.cell.suites[suite]["metric"]]
+    return record

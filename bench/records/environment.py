@@ -1,4 +1,4 @@
-"""Where and on what something was measured."""
+"""The environment is where, and with which program, something was measured."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import torch
+from pydantic import Field
 
 from bench.records import processors
+from bench.records.document import Document
+from bench.records.metrics import Counted
 from quantcore.versions import installed
 
 PACKAGES = (
@@ -19,18 +21,46 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def describe() -> dict[str, Any]:
-    """Versions, hardware and commit, for a record."""
-    return {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "packages": {name: installed(name) for name in PACKAGES},
-        "cpu": cpu_name(),
-        "threads": torch.get_num_threads(),
-        "waiting": processors.waiting(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        **_commit(),
-    }
+class Environment(Document):
+    """Where, and with which program, a cell was measured."""
+
+    python: str
+    """Version of Python."""
+    platform: str
+    """Operating system and machine type."""
+    packages: dict[str, str | None]
+    """Versions of the packages that can change a number; null: not installed."""
+    cpu: str
+    """The processor's name."""
+    threads: Counted
+    """Threads that PyTorch computes with."""
+    waiting: dict[str, str] | None = None
+    """Variables that say how threads of OpenMP wait for each other, those that are set; not there
+    before version 0.2."""
+    gpu: str | None
+    """The GPU's name; null without one."""
+    commit: Annotated[str, Field(pattern="^[0-9a-f]{40,64}$")] | None
+    """Commit of the program's checkout; null if it was installed from a package."""
+    dirty: bool | None
+    """Whether tracked files differed from the commit; null outside a checkout."""
+
+
+def describe() -> Environment:
+    """Name versions, hardware and commit, for a record."""
+    import torch  # records are read without it
+
+    commit, dirty = _commit()
+    return Environment(
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        packages={name: installed(name) for name in PACKAGES},
+        cpu=cpu_name(),
+        threads=torch.get_num_threads(),
+        waiting=processors.waiting(),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        commit=commit,
+        dirty=dirty,
+    )
 
 
 def cpu_name() -> str:
@@ -53,8 +83,8 @@ def total_memory_bytes() -> int:
     return min(physical, int(limit)) if limit.isdigit() else physical
 
 
-def _commit() -> dict[str, Any]:
-    """The commit of this source tree and whether it was changed; None outside a checkout."""
+def _commit() -> tuple[str | None, bool | None]:
+    """Read the commit of this source tree, and whether that was changed; None outside one."""
     root = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str | None:
@@ -68,5 +98,5 @@ def _commit() -> dict[str, Any]:
 
     # An installed package may lie inside somebody else's repository: only our own counts.
     if git("ls-files", "--error-unmatch", "bench/records/environment.py") is None:
-        return {"commit": None, "dirty": None}
-    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
+        return None, None
+    return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno"))

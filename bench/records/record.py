@@ -1,142 +1,257 @@
-"""One JSON document per cell, written once and whole."""
+"""A record is one JSON document per cell, written once and whole."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
-from bench.records import check as record_check
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    Tag,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+
+from bench.records import document as documents
+from bench.records.cell import Cell
+from bench.records.document import Document, tag
+from bench.records.environment import Environment
+from bench.records.metrics import (
+    Answers,
+    Count,
+    Counted,
+    Divergence,
+    Metric,
+    PeakBytes,
+    Perplexity,
+    Positive,
+    Seconds,
+    Timings,
+)
+from bench.records.protocols import MEASURED, TASKS
 from quantcore import files
-from quantcore.errors import InputError
+from quantcore.errors import InputError, setting_name
 
 SCHEMA_VERSION = 1
+"""It rises when an old reader would misread a new record; a field that may be absent does not
+raise it."""
+
+_ENVELOPE = ("schema_version", "cell_id")
+_Kind = TypeVar("_Kind", Perplexity, Divergence, Timings)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One line of a comparison, identified by its content."""
+class Quantization(Document):
+    """What quantizing did to the model."""
 
-    model: str
-    """Weights' sha256."""
-    tokenizer: str
-    """Its files' sha256."""
-    method: str | None
-    """None: the unquantized model."""
-    method_settings: dict[str, Any]
-    scheme: str | None
-    exclude: tuple[str, ...]
-    calibration: dict[str, Any] | None
-    """Name, hash and sizes of the sequences; None if the method needs none."""
-    suites: dict[str, Any]
-    """Every suite with its protocol: version, text hash, window, how many of them."""
-    dtype: str
-    device: str
-    seed: int
-    backend: str | None = None
-    """What runs the quantized linears, as asked for; None: exactly the dequantized weights."""
-    configuration: str | None = None
-    """What else decides the model's outputs, see `quantcore.checkpoint.configuration_of`; None:
-    of before version 0.2."""
-    exclude_version: int | None = None
-    """By which rule patterns match, `quantcore.exclusion.VERSION`; None: there are none."""
-
-    def document(self) -> dict[str, Any]:
-        """As a record holds it; what was not there before version 0.2 is left out where unused."""
-        document = asdict(self)
-        for name in ("backend", "configuration", "exclude_version"):
-            if document[name] is None:
-                del document[name]
-        return document
-
-    @property
-    def id(self) -> str:
-        """16 hex digits over everything above."""
-        content = json.dumps(self.document(), sort_keys=True, allow_nan=False)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-    @property
-    def file_name(self) -> str:
-        """Where its record lies in a comparison's folder."""
-        row = "unquantized" if self.method is None else f"{self.method}_{self.scheme}"
-        return f"records/{row}.json"
+    scale_dtype: str
+    """What scales are stored in, and were rounded to before any code was computed."""
+    calibration_passes: Count
+    """Passes over the calibration sequences that the method needs; the one shared by all cells
+    counts."""
+    relative_losses: dict[str, float]
+    """By linear: tr(E H E^T) / tr(W H W^T), the error of its output over the output, in the units
+    of the original weights. Empty without calibration."""
+    notices: list[str]
+    """What a user should know, such as inputs whose scales nothing can absorb, or raised
+    damping."""
+    exempt: list[str]
+    """Parameters of two or more dimensions that were left unquantized."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """What one cell measured."""
+class PhaseSeconds(Document):
+    """Wall-clock seconds by phase."""
+
+    quantize: Seconds | None = None
+    """Quantizing the model: own_calibration, fold and round."""
+    fold: Seconds | None = None
+    """Choosing scales and folding them into the operations before."""
+    round: Seconds | None = None
+    """Rounding the weights."""
+    own_calibration: Seconds | None = None
+    """A calibration pass of the method's own; 0 where the shared one served."""
+    shared_calibration: Seconds | None = None
+    """The pass that all cells share, made once; absent if the method uses none of it."""
+    evaluate: Seconds | None = None
+    """Running the suites."""
+
+
+# An empty object stands for no quantization.
+_Nothing: TypeAlias = Annotated[
+    None,
+    BeforeValidator(lambda value: None if value == {} else value),
+    PlainSerializer(lambda _: {}),
+    WithJsonSchema({"type": "object", "maxProperties": 0}),
+]
+_Quantization: TypeAlias = Annotated[
+    Annotated[Quantization, Tag(tag("quantized"))] | Annotated[_Nothing, Tag(tag("not"))],
+    Discriminator(lambda value: tag("not" if value in ({}, None) else "quantized")),
+]
+
+
+class Record(Document):
+    """What one cell measured: one file in the folder records/ of a comparison.
+
+    What could not be measured is absent or null, and the status says why.
+    """
 
     cell: Cell
+    """What was measured, and everything that decides the outcome."""
     status: Literal["done", "partial", "failed"]
-    """All suites were measured, some of them, or none."""
-    error: str | None = None
-    """Why nothing was measured."""
-    failures: dict[str, str] = field(default_factory=dict)
-    """By suite that failed: why."""
-    notices: list[str] = field(default_factory=list)
-    """What a user should know of how it was measured, such as a backend that stood in."""
-    model_name: str
-    parameters: int
-    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By metric name: value, protocol, and every sample (``window_nll`` in nats per token)."""
-    quantization: dict[str, Any] = field(default_factory=dict)
-    """Seconds by phase, relative losses by linear, notices, what was exempt."""
-    stored_bytes: int | None = None
-    """All weights: quantized ones as the scheme packs them, the rest in the checkpoint's dtype."""
-    bits_per_weight: float | None = None
-    """Of the quantized weights, scales and zero points included."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    peak_bytes: dict[str, int] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=dict)
-    backends: dict[str, int] = field(default_factory=dict)
-    """How many linears each backend ran; empty where none was asked for."""
-    schema_version: int = SCHEMA_VERSION
+    """done: every suite has its metric. partial: some suites failed, and failures says which and
+    why; the metrics of the others are whole. failed: nothing could be measured, and error says
+    why."""
+    error: str | None
+    """Why nothing could be measured: kind of the error and its text. Null if something was."""
+    failures: dict[str, str] = Field(default={})
+    """By suite that failed: kind of the error and its text. Absent if none did."""
+    notices: list[str] = Field(default=[])
+    """What a user should know of how the cell was measured, such as a backend that stood in for
+    the one that was asked for. Absent if nothing."""
+    model_name: Annotated[str, Field(min_length=1)]
+    """What the user calls the model: a hub name, a folder, or 'reference'. Not part of the cell:
+    the weights' hash is."""
+    parameters: Counted
+    """How many parameters the model has; tied ones count once."""
+    metrics: dict[str, Metric]
+    """What the suites measured, by the metric's name. The name holds the protocol: another window
+    length is another metric. Empty if the cell failed."""
+    quantization: _Quantization
+    """What quantizing did to the model. Empty for the unquantized model and for a failed cell."""
+    stored_bytes: Counted | None
+    """Bytes of all weights: quantized ones as the scheme packs them, with scales, zero points and
+    group indices; the rest in the checkpoint's own dtype. Null if the cell failed."""
+    bits_per_weight: Positive | None
+    """Bits of one quantized weight, with its share of scales, zero points and group indices. Null
+    for the unquantized model and for a failed cell."""
+    seconds: PhaseSeconds
+    """Wall-clock seconds by phase, on the machine that environment names."""
+    peak_bytes: PeakBytes
+    """Peak memory while the cell was measured."""
+    environment: Environment
+    """Where, and with which program, the cell was measured."""
+    backends: dict[str, Counted] = Field(default={})
+    """How many linears each backend ran; absent or empty where no backend was asked for."""
+
+    @property
+    def perplexity(self) -> Perplexity | None:
+        """Give what was measured of perplexity."""
+        return self._metric("perplexity", Perplexity)
+
+    @property
+    def divergence(self) -> Divergence | None:
+        """Give what was measured of divergence."""
+        return self._metric("divergence", Divergence)
+
+    @property
+    def timings(self) -> Timings | None:
+        """Give what was measured of throughput."""
+        return self._metric("throughput", Timings)
+
+    @property
+    def answers(self) -> dict[str, Answers]:
+        """Give what was measured of task suites, by suite."""
+        measured = {
+            name: self.metrics.get(protocol.metric) for name, protocol in self.cell.suites.items()
+        }
+        return {name: metric for name, metric in measured.items() if isinstance(metric, Answers)}
+
+    def _metric(self, suite: str, kind: type[_Kind]) -> _Kind | None:
+        protocol = self.cell.suites.get(suite)
+        metric = None if protocol is None else self.metrics.get(protocol.metric)
+        return metric if isinstance(metric, kind) else None
+
+    @property
+    def failed_tasks(self) -> list[str]:
+        """Name the task suites that could not be measured."""
+        return [n for n in self.cell.suites if n not in MEASURED and n in self.reasons]
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Every suite that has no outcome, with why: those that failed, or all of a failed cell."""
+        """Give every suite that has no outcome, with why: those that failed, or all."""
         if self.status == "failed" and not self.failures:
             return dict.fromkeys(self.cell.suites, self.error or "")
         return self.failures
 
     @property
     def problem(self) -> str:
-        """All that failed in one line; empty if nothing did."""
+        """Say all that failed in one line; empty if nothing did."""
         return self.error or in_words(self.failures)
 
+    @model_validator(mode="after")
+    def _agrees_with_status(self) -> Self:
+        """Refuse what a cell of this status and method cannot have; the schema says the same."""
+        failed, quantized = self.status == "failed", self.cell.method is not None
+        rules = {
+            "error": (self.error is None) != failed,
+            "metrics": bool(self.metrics) != failed,
+            "failures": failed or bool(self.failures) == (self.status == "partial"),
+            "stored_bytes": failed or self.stored_bytes is not None,
+            "seconds.evaluate": failed or self.seconds.evaluate is not None,
+            "quantization": quantized if self.quantization else failed or not quantized,
+            "bits_per_weight": quantized if self.bits_per_weight else failed or not quantized,
+        }
+        if quantized and not failed:
+            for phase in ("quantize", "fold", "round", "own_calibration"):
+                rules[f"seconds.{phase}"] = getattr(self.seconds, phase) is not None
+        wrong = next((name for name, holds in rules.items() if not holds), None)
+        if wrong is not None:
+            model = "a quantized" if quantized else "an unquantized"
+            raise ValueError(
+                f"{wrong}: not what a record of {model} model has that is {self.status}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _agrees_with_protocols(self) -> Self:
+        """Refuse metrics that the cell's suites cannot have measured."""
+        for name, protocol in self.cell.suites.items():
+            metric = self.metrics.get(protocol.metric)
+            if metric is not None:
+                check_metric(name, self.cell, metric)
+            elif self.status != "failed" and name not in self.failures:
+                raise ValueError(f"metrics.{protocol.metric} is not there, and no failure says why")
+        strangers = self.metrics.keys() - {one.metric for one in self.cell.suites.values()}
+        if strangers:
+            raise ValueError(f"metrics.{min(strangers)}: none of the cell's suites measures it")
+        return self
+
     def document(self) -> dict[str, Any]:
-        """As JSON holds it; what was not there before version 0.2 is left out where empty."""
-        document = {"cell_id": self.cell.id, **asdict(self), "cell": self.cell.document()}
-        return _without_empty(document)
+        """Give what JSON holds, without the document's own digest."""
+        return {"cell_id": self.cell.id, **super().document(), "schema_version": SCHEMA_VERSION}
 
     def write(self, folder: Path) -> None:
-        """Write atomically; non-finite numbers are refused.
-
-        Raises:
-            ValueError: a number is NaN or infinite.
-        """
-        document = self.document()
-        write_json(folder / self.cell.file_name, record_check.sealed(document))
+        """Write it, whole or not at all, where a comparison's folder has it."""
+        path = folder / self.cell.file_name
+        documents.write_json(path, documents.sealed(self.document()))
 
 
-def _without_empty(document: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in document.items() if k not in ("failures", "notices") or v}
+def check_metric(suite: str, cell: Cell, metric: Metric) -> None:
+    """Refuse what a suite of a cell cannot have measured.
+
+    Raises:
+        ValueError: names the field and what is wrong with it.
+    """
+    protocol = cell.suites[suite]
+    _, kind = MEASURED.get(suite, TASKS)
+    if type(metric) is not kind:
+        raise ValueError(f"metrics.{protocol.metric}: this is not what {suite} measures")
+    try:
+        protocol.check(metric)
+    except ValueError as error:
+        raise ValueError(f"metrics.{protocol.metric}{error}") from error
 
 
 def in_words(failures: Mapping[str, str]) -> str:
-    """Reasons by suite in one line; one that suites share is said once."""
+    """Write reasons by suite in one line; one that suites share is said once."""
     by_reason: dict[str, list[str]] = {}
     for suite, reason in failures.items():
         by_reason.setdefault(reason, []).append(suite)
     return "; ".join(f"{', '.join(suites)}: {reason}" for reason, suites in by_reason.items())
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Write a JSON document whole or not at all."""
-    files.write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 def read_record(path: Path) -> Record:
@@ -145,16 +260,16 @@ def read_record(path: Path) -> Record:
     Raises:
         InputError: damaged, edited, or of another version.
     """
-    fix = "remove it, or name another --out"
+    fix = f"remove it, or name another {setting_name('out')}"
     try:
-        document = record_check.parsed(files.read_text(path))
+        document = documents.parsed(files.read_text(path))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); {fix}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a record of this program ({error}); {fix}") from error
-    claimed = document.pop(record_check.DIGEST, None) if isinstance(document, dict) else None
+    claimed = document.pop(documents.DIGEST, None) if isinstance(document, dict) else None
     record = record_of(document, where=str(path), fix=fix)
-    if claimed != record_check.digest(document):
+    if claimed != documents.digest(document):
         raise InputError(
             f"{path} does not match its own sha256: it was edited by hand, damaged, or written "
             f"before version 0.2; {fix}"
@@ -167,7 +282,7 @@ def read_cell(folder: Path, file_name: str) -> Record:
 
     Args:
         folder: of the comparison.
-        file_name: see `Cell.file_name`.
+        file_name: see `bench.records.cell.Cell.file_name`.
 
     Raises:
         InputError: see `read_record`; also the record of another cell.
@@ -181,33 +296,36 @@ def read_cell(folder: Path, file_name: str) -> Record:
     return record
 
 
-def record_of(document: dict[str, Any], *, where: str, fix: str) -> Record:
-    """A record of its document.
+def record_of(document: object, *, where: str, fix: str) -> Record:
+    """Make a record of its document.
 
     Args:
-        document: as `Record.write` writes it.
+        document: as `Record.write` writes it, without its digest.
         where: it was found, for messages.
         fix: what to do about one that is none.
 
     Raises:
         InputError: damaged, edited, or of another version.
     """
-    version = document.get("schema_version") if isinstance(document, dict) else None
-    if version is not None and version != SCHEMA_VERSION:
+    given = document if isinstance(document, dict) else {}
+    version = given.get("schema_version", SCHEMA_VERSION)
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise InputError(
             f"{where} has record version {version}, this program {SCHEMA_VERSION}; {fix}"
         )
     try:
-        if isinstance(document, dict):  # baselines held empty ones for a time
-            document = _without_empty(document)
-        record_check.check(document)
+        for name in _ENVELOPE:
+            if given and name not in given:
+                raise ValueError(f"{name} is not there")
+        content = {name: value for name, value in given.items() if name not in _ENVELOPE}
+        record = Record.model_validate(content if given else document)
+    except ValidationError as error:
+        told = documents.told(error)
+        raise InputError(f"{where} is not a record of this program ({told}); {fix}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not a record of this program ({error}); {fix}") from error
-    content = {k: v for k, v in document.items() if k not in ("schema_version", "cell_id", "cell")}
-    cell = Cell(**{**document["cell"], "exclude": tuple(document["cell"]["exclude"])})
-    record = Record(cell=cell, **content)
-    if cell.id != document["cell_id"]:
+    if record.cell.id != given["cell_id"]:
         raise InputError(
-            f"{where}: the cell does not match its id {document['cell_id']}; it was edited; {fix}"
+            f"{where}: the cell does not match its id {given['cell_id']}; it was edited; {fix}"
         )
     return record

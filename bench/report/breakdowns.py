@@ -69,7 +69,7 @@ def _parts(across: Sequence[SuiteScore], beyond: Sequence[dict[str, tuple[str, .
     columns = across[0].columns
     lines: _Lines = []
     for facet in FACETS:
-        for part in _in_order(columns.get(facet, [])):
+        for part in _in_order(columns.facet(facet)):
             if part is None:
                 continue
             fields = []
@@ -92,8 +92,8 @@ def _grades(across: Sequence[SuiteScore]) -> _Lines:
     """Write the mean of each grade that the suite gives beside right and wrong."""
     named = {"id", "task", "source", "parallel", "answer", "outcome", "value", *FACETS}
     return [
-        (f"grade {grade}", [Field(lines=(_mean(score.columns[grade]),)) for score in across])
-        for grade in across[0].columns
+        (f"grade {grade}", [Field(lines=(_mean(score.columns.facet(grade)),)) for score in across])
+        for grade in across[0].columns.every
         if grade not in named
     ]
 
@@ -105,7 +105,7 @@ def _mean(values: Sequence[float | None]) -> str:
 
 def _outcomes(across: Sequence[SuiteScore]) -> _Lines:
     """Write how many answers came out in each way, the most frequent first."""
-    counts = [Counter(score.columns["outcome"]) for score in across]
+    counts = [Counter(score.columns.outcome) for score in across]
     classes = Counter[str]()
     for count in counts:
         classes.update(count)

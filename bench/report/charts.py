@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.records.record import Cell
+from bench.records.cell import Cell
 from bench.report import escape, labels
 from bench.report.perplexity import Row
 from bench.report.scores import SuiteScore

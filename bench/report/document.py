@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from bench.records.environment import Environment
+from bench.records.protocols import TasksProtocol, ThroughputProtocol, WindowsProtocol
 from bench.records.record import Record
 from bench.report import escape
 from bench.report.grid import Grid, markdown
@@ -31,12 +32,10 @@ def document(
         no_charts: why there are none, where they could not be drawn.
     """
     first = records[0]
-    exempt = {name for record in records for name in record.quantization.get("exempt", [])}
-    notices = {
-        notice
-        for record in records
-        for notice in (*record.quantization.get("notices", []), *record.notices)
-    }
+    quantized = [record.quantization for record in records if record.quantization]
+    exempt = {name for quantization in quantized for name in quantization.exempt}
+    notices = {notice for record in records for notice in record.notices}
+    notices |= {notice for quantization in quantized for notice in quantization.notices}
     lines = [f"# Quantization of {escape.markdown(first.model_name)}", ""]
     lines += map(markdown, layouts)
     lines += [f"![{path.stem}]({path.name})\n" for path in charts if path.suffix == ".png"]
@@ -61,14 +60,14 @@ def _provenance(records: Sequence[Record]) -> list[str]:
     """Say which weights ran, where, and by which version of what."""
     first = records[0]
     where = first.environment
-    packages = where["packages"].items()
+    packages = where.packages.items()
     versions = ", ".join(f"{name} {version}" for name, version in packages if version)
     return [
         f"- Weights sha256 `{first.cell.model}`, {first.parameters:,} parameters, run in "
-        f"{first.cell.dtype} on {escape.markdown(where['gpu'] or where['cpu'])} "
-        f"({where['threads']} threads).",
-        f"- {escape.markdown(versions)}, Python {escape.markdown(where['python'])}, "
-        f"{escape.markdown(where['platform'])}.",
+        f"{first.cell.dtype} on {escape.markdown(where.gpu or where.cpu)} "
+        f"({where.threads} threads).",
+        f"- {escape.markdown(versions)}, Python {escape.markdown(where.python)}, "
+        f"{escape.markdown(where.platform)}.",
         f"- Commit: {_commits(records)}.",
         "- Every record, with every window's likelihood and every item's answer, is in `records/`.",
     ]
@@ -85,34 +84,34 @@ def _commits(records: Sequence[Record]) -> str:
     return ", ".join(f"{commit} ({count} cells)" for commit, count in counts.items())
 
 
-def _commit(where: Mapping[str, Any]) -> str:
-    if not where["commit"]:
+def _commit(where: Environment) -> str:
+    if not where.commit:
         return "not a checkout"
-    return f"{where['commit'][:12]}{' (changed)' if where['dirty'] else ''}"
+    return f"{where.commit[:12]}{' (changed)' if where.dirty else ''}"
 
 
 def _protocol(records: Sequence[Record]) -> list[str]:
     """Say what decides the numbers, suite by suite."""
     lines = []
     for name, suite in records[0].cell.suites.items():
-        if name == "perplexity":
-            lines += _perplexity(suite)
-        elif name == "divergence":
+        if isinstance(suite, TasksProtocol):
+            lines.append(_tasks(suite))
+        elif isinstance(suite, ThroughputProtocol):
             lines.append(
-                f"- Metric {escape.markdown_code(suite['metric'])}, suite version "
-                f"{suite['version']}: KL divergence of "
+                f"- Throughput, suite version {suite.version}: backend "
+                f"{', '.join(suite.backends)}, "
+                f"{suite.rounds} runs of each kind after one to warm up, alternating with the "
+                f"unquantized model; {suite.new_tokens} new tokens, greedy, random prompts."
+            )
+        elif name == "perplexity":
+            lines += _perplexity(suite)
+        else:
+            lines.append(
+                f"- Metric {escape.markdown_code(suite.metric)}, suite version "
+                f"{suite.version}: KL divergence of "
                 "the quantized model's distribution of the next token from the unquantized one's, "
                 "in nats, at the positions that perplexity scores."
             )
-        elif name == "throughput":
-            lines.append(
-                f"- Throughput, suite version {suite['version']}: backend "
-                f"{', '.join(suite['backends'])}, "
-                f"{suite['rounds']} runs of each kind after one to warm up, alternating with the "
-                f"unquantized model; {suite['new_tokens']} new tokens, greedy, random prompts."
-            )
-        else:
-            lines.append(_tasks(suite))
     how = (
         "Quantized models are evaluated with exactly the weights that a packed checkpoint decodes "
         "to"
@@ -123,24 +122,24 @@ def _protocol(records: Sequence[Record]) -> list[str]:
     return lines
 
 
-def _perplexity(suite: Mapping[str, Any]) -> list[str]:
+def _perplexity(suite: WindowsProtocol) -> list[str]:
     return [
-        f"- Metric {escape.markdown_code(suite['metric'])}: the text is tokenized once and cut "
-        f"into windows of {suite['seqlen']} tokens that do not overlap; each is one forward pass, "
+        f"- Metric {escape.markdown_code(suite.metric)}: the text is tokenized once and cut "
+        f"into windows of {suite.seqlen} tokens that do not overlap; each is one forward pass, "
         "its tokens from the second on are scored in float32; exp of the mean over windows.",
-        f"- Text sha256 `{suite['text_sha256']}`, suite version {suite['version']}, "
-        f"{suite['windows']} windows.",
+        f"- Text sha256 `{suite.text_sha256}`, suite version {suite.version}, "
+        f"{suite.windows} windows.",
     ]
 
 
-def _tasks(suite: Mapping[str, Any]) -> str:
-    tasks = suite["tasks"].values()
-    shots = sorted({str(task["num_fewshot"]) for task in tasks})
-    versions = ", ".join(sorted({task["version"] for task in tasks}))
+def _tasks(suite: TasksProtocol) -> str:
+    tasks = suite.tasks.values()
+    shots = sorted({str(task.num_fewshot) for task in tasks})
+    versions = ", ".join(sorted({task.version for task in tasks}))
     return (
-        f"- {escape.markdown_code(suite['metric'])}: {suite['items']} of {suite['of_items']} items "
-        f"of {len(tasks)} lm-eval tasks (lm-eval {suite['lm_eval']}, task version "
+        f"- {escape.markdown_code(suite.metric)}: {suite.items} of {suite.of_items} items "
+        f"of {len(tasks)} lm-eval tasks (lm-eval {suite.lm_eval}, task version "
         f"{escape.markdown(versions)}), worked examples in the prompt: {' or '.join(shots)}, "
-        f"{'with' if suite['chat_template'] else 'without'} chat template, greedy; items "
-        f"sha256 `{suite['items_sha256']}`."
+        f"{'with' if suite.chat_template else 'without'} chat template, greedy; items "
+        f"sha256 `{suite.items_sha256}`."
     )

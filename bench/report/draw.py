@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.records.items import failed_suites
-from bench.records.record import Record, write_json
+from bench.records.document import write_json
+from bench.records.record import Record
 from bench.report import breakdowns, charts, document, escape, perplexity, tasks, throughput
 from bench.report.grid import Grid, markdown
 from bench.report.scores import scores
@@ -59,7 +59,7 @@ def _tables(
             drawn = CHART_SCHEME if CHART_SCHEME in schemes else schemes[0]
             chart += charts.perplexity_bars(rows, drawn, folder)
     scored = scores(records)
-    if scored or "divergence" in asked or any(map(failed_suites, records)):
+    if scored or "divergence" in asked or any(record.failed_tasks for record in records):
         across = tasks.grids(records, scored)
         behind = breakdowns.grids(records, scored)
         files.write_text(folder / "tasks.md", "\n".join(map(markdown, [*across, *behind])))

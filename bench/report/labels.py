@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bench.records.record import Cell, Record
+from bench.records.cell import Cell
+from bench.records.record import Record
 from bench.registry import METHODS
 
 DTYPES = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16"}

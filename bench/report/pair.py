@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from bench.records.record import Record, read_cell
 from bench.report import labels, losses
@@ -72,35 +71,28 @@ def pair(record: Record, other: Record) -> Grid:
     )
 
 
-def _measured(record: Record, other: Record, suite: str) -> list[Mapping[str, Any]]:
-    """Return both metrics of a suite that both ran by one protocol; nothing otherwise."""
-    protocol = record.cell.suites.get(suite)
-    if protocol is None or other.cell.suites.get(suite) != protocol:
-        return []
-    if suite in record.failures or suite in other.failures:
-        return []
-    return [measured.metrics[protocol["metric"]] for measured in (record, other)]
+def _same_protocol(record: Record, other: Record, suite: str) -> bool:
+    """Say whether both were to run a suite, by one protocol."""
+    return record.cell.suites.get(suite) == other.cell.suites.get(suite)
 
 
 def _perplexity(record: Record, other: Record) -> list[str]:
     """Write the row of perplexity; nothing where it cannot be compared."""
-    measured = _measured(record, other, "perplexity")
-    if not measured:
+    ours, theirs = record.perplexity, other.perplexity
+    if ours is None or theirs is None or not _same_protocol(record, other, "perplexity"):
         return []
-    ours, theirs = measured
-    ratio = geometric_mean_ratio(ours["window_nll"], theirs["window_nll"], seed=record.cell.seed)
-    values = [f"{metric['value']:.3f}" for metric in measured]
+    ratio = geometric_mean_ratio(ours.window_nll, theirs.window_nll, seed=record.cell.seed)
+    values = [f"{metric.value:.3f}" for metric in (ours, theirs)]
     return [*values, *_change(ratio, lambda value: f"{100 * (value - 1):+.2f}", unit="%")]
 
 
 def _divergence(record: Record, other: Record) -> list[str]:
     """Write the row of divergence; nothing where it cannot be compared."""
-    measured = _measured(record, other, "divergence")
-    if not measured:
+    ours, theirs = record.divergence, other.divergence
+    if ours is None or theirs is None or not _same_protocol(record, other, "divergence"):
         return []
-    ours, theirs = measured
-    change = mean_difference(ours["window_kl"], theirs["window_kl"], seed=record.cell.seed)
-    values = [f"{metric['value']:.4f}" for metric in measured]
+    change = mean_difference(ours.window_kl, theirs.window_kl, seed=record.cell.seed)
+    values = [f"{metric.value:.4f}" for metric in (ours, theirs)]
     return [*values, *_change(change, "{:+.4f}".format)]
 
 
@@ -124,7 +116,7 @@ def _mark(change: Interval) -> str:
 
 def _suite(name: str, difference: Difference, *records: Record) -> list[str]:
     """Write the row of a task suite."""
-    values = [record.metrics[record.cell.suites[name]["metric"]]["value"] for record in records]
+    values = [record.answers[name].value for record in records]
     return [
         *(f"{100 * value:.1f}%" for value in values),
         f"{100 * difference.difference:+.1f}{f' {MARK}' if difference.significant() else ''}",

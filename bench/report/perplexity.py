@@ -45,25 +45,18 @@ class Row:
 
 def rows(records: Sequence[Record]) -> list[Row]:
     """Pair every cell with the unquantized model, and give both their intervals."""
-    metrics = [record.cell.suites["perplexity"]["metric"] for record in records]
-    base = next(
-        (
-            record
-            for record, metric in zip(records, metrics, strict=True)
-            if record.cell.method is None and metric in record.metrics
-        ),
-        None,
-    )
+    base = next((r for r in records if r.cell.method is None and r.perplexity), None)
+    reference = None if base is None else base.perplexity
     table = []
-    for record, metric in zip(records, metrics, strict=True):
+    for record in records:
         value, own, ratio = None, None, None
-        if metric in record.metrics:
-            sample = record.metrics[metric]["window_nll"]
+        if (measured := record.perplexity) is not None:
             seed = record.cell.seed
-            own = geometric_mean(sample, seed=seed)
+            own = geometric_mean(measured.window_nll, seed=seed)
             value = own.estimate
-            if base is not None and record is not base:
-                ratio = geometric_mean_ratio(sample, base.metrics[metric]["window_nll"], seed=seed)
+            if reference is not None and record is not base:
+                ratio = geometric_mean_ratio(measured.window_nll, reference.window_nll, seed=seed)
+        metric = record.cell.suites["perplexity"].metric
         table.append(Row(record=record, metric=metric, value=value, own=own, ratio=ratio))
     return table
 
@@ -92,11 +85,11 @@ def long_table(table: Sequence[Row]) -> pd.DataFrame:
                 "windows": own.windows if own else None,
                 "bits_per_weight": record.bits_per_weight,
                 "stored_bytes": record.stored_bytes,
-                "quantize_s": record.seconds.get("quantize"),
-                "shared_calibration_s": record.seconds.get("shared_calibration"),
-                "evaluate_s": record.seconds.get("evaluate"),
-                "peak_host_bytes": record.peak_bytes.get("host"),
-                "peak_gpu_bytes": record.peak_bytes.get("gpu"),
+                "quantize_s": record.seconds.quantize,
+                "shared_calibration_s": record.seconds.shared_calibration,
+                "evaluate_s": record.seconds.evaluate,
+                "peak_host_bytes": record.peak_bytes.host,
+                "peak_gpu_bytes": record.peak_bytes.gpu,
                 "error": record.reasons.get("perplexity"),
             }
         )
@@ -190,7 +183,7 @@ def _field(row: Row | None, column: _Column) -> Field:
         return Field(lines=("",))
     if row.value is None:
         return Field(lines=("failed",), failed=True)
-    cost = f"in {row.record.seconds['quantize']:.1f} s"
+    cost = f"in {row.record.seconds.quantize:.1f} s"
     bits = _bits(row.record)
     if bits != column.bits:
         cost = f"{bits}, {cost}"
@@ -204,12 +197,11 @@ def _notes(table: Sequence[Row], base: Row) -> list[str]:
     quantized = [record for record in records if record.cell.method]
     label = labels.of_row(base.record)
     notes = [note] if (note := ran_on(records)) else []
-    metric = base.record.metrics.get(base.metric)
-    if metric:
-        some = metric["windows"] < metric["of_windows"]
-        spaced = f" (evenly spaced, of {metric['of_windows']})" if some else ""
+    if (metric := base.record.perplexity) is not None:
+        some = metric.windows < metric.of_windows
+        spaced = f" (evenly spaced, of {metric.of_windows})" if some else ""
         notes.append(
-            f"{label} perplexity with its 95 % interval over {metric['windows']} windows{spaced}."
+            f"{label} perplexity with its 95 % interval over {metric.windows} windows{spaced}."
         )
     if quantized:
         notes.append(
@@ -234,11 +226,10 @@ def _notes(table: Sequence[Row], base: Row) -> list[str]:
 
 def _calibration_note(quantized: Sequence[Record]) -> list[str]:
     """Say on what was calibrated, and what of it the cells share; nothing if none was."""
-    calibrated = [record for record in quantized if record.cell.calibration]
-    if not calibrated:
+    texts = [record.cell.calibration for record in quantized if record.cell.calibration]
+    if not texts:
         return []
-    text = calibrated[0].cell.calibration or {}
-    seconds = [record.seconds for record in calibrated]
-    shared = [took["shared_calibration"] for took in seconds if "shared_calibration" in took]
-    cost = f", one pass of {shared[0]:.1f} s shared by all cells." if shared else "."
-    return [f"Calibration: {text['name']}, {text['samples']} x {text['seqlen']} tokens{cost}"]
+    seconds = (record.seconds.shared_calibration for record in quantized)
+    shared = next((took for took in seconds if took is not None), None)
+    cost = "." if shared is None else f", one pass of {shared:.1f} s shared by all cells."
+    return [f"Calibration: {texts[0].name}, {texts[0].samples} x {texts[0].seqlen} tokens{cost}"]

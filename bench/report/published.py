@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bench.records.protocols import WindowsProtocol
 from bench.records.record import Record
 from suites.texts import WIKITEXT2_TEST_SHA256
 
@@ -145,13 +146,14 @@ def beside(record: Record) -> tuple[Published, ...]:
     own text, whole, and nothing was excluded from quantization.
     """
     cell = record.cell
-    metric = record.metrics.get(PROTOCOL)
+    metric = record.perplexity
     suite = cell.suites["perplexity"]
+    assert isinstance(suite, WindowsProtocol)
     if (
         metric is None
-        or metric["windows"] != metric["of_windows"]
-        or suite["metric"] != PROTOCOL
-        or suite["text_sha256"] != WIKITEXT2_TEST_SHA256
+        or metric.windows != metric.of_windows
+        or suite.metric != PROTOCOL
+        or suite.text_sha256 != WIKITEXT2_TEST_SHA256
         or cell.exclude
     ):
         return ()

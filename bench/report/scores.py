@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.records.items import failed_suites, none_fits, task_suites, valued
+from bench.records.metrics import Answers, Columns
 from bench.records.record import Record
 from bench.report import labels
 from bench.stats.items import Difference, Estimate, accuracy, adjust, compare, language_losses
@@ -19,7 +19,7 @@ class SuiteScore:
 
     record: Record
     suite: str
-    metric: Mapping[str, Any]
+    metric: Answers
     """As the record holds it."""
     own: Estimate | None
     """Accuracy; None where items carry no value of their own."""
@@ -27,14 +27,14 @@ class SuiteScore:
     """The unquantized model, corrected over the suites; None for that model itself."""
 
     @property
-    def columns(self) -> Mapping[str, list[Any]]:
+    def columns(self) -> Columns:
         """The columns of those items that have a value of their own."""
-        return valued(self.metric["columns"])
+        return self.metric.columns.valued()
 
     def values(self, facet: str, part: Any) -> list[float]:
         """Return the values of the items that a facet puts into one part."""
         columns = self.columns
-        pairs = zip(columns["value"], columns[facet], strict=True)
+        pairs = zip(columns.values, columns.facet(facet), strict=True)
         return [value for value, of in pairs if of == part]
 
 
@@ -50,10 +50,10 @@ def scores(records: Sequence[Record]) -> list[SuiteScore]:
         compared = {}
         if base is not None and record is not base:
             compared = pair_suites(record, base)
-        for suite, metric in task_suites(record).items():
-            columns, own = valued(metric["columns"]), None
-            if columns["value"] and not none_fits(metric):
-                own = accuracy(columns["value"], columns["source"], seed=record.cell.seed)
+        for suite, metric in record.answers.items():
+            columns, own = metric.columns.valued(), None
+            if columns.values and not metric.none_fits:
+                own = accuracy(columns.values, columns.source, seed=record.cell.seed)
             score = SuiteScore(
                 record=record, suite=suite, metric=metric, own=own, against=compared.get(suite)
             )
@@ -72,22 +72,22 @@ def pair_suites(record: Record, base: Record) -> dict[str, Difference]:
     Raises:
         InputError: they were asked other items.
     """
-    reference = task_suites(base)
+    reference = base.answers
     compared = {}
-    for suite, metric in task_suites(record).items():
-        if suite not in reference or none_fits(metric) or none_fits(reference[suite]):
+    for suite, metric in record.answers.items():
+        if suite not in reference or metric.none_fits or reference[suite].none_fits:
             continue
-        ours, theirs = metric["columns"], reference[suite]["columns"]
-        if theirs["id"] != ours["id"]:
+        ours, theirs = metric.columns, reference[suite].columns
+        if theirs.id != ours.id:
             raise InputError(
                 f"{suite}: the items of {labels.of_cell(record.cell)} are not those of the model "
                 "that it is compared with; measure both with the same options"
             )
         # A task may have a value for each item on one of two models, and on the other none.
-        ours, theirs = valued(ours, beside=theirs), valued(theirs, beside=ours)
-        if ours["value"]:
+        ours, theirs = ours.valued(beside=theirs), theirs.valued(beside=ours)
+        if ours.values:
             compared[suite] = compare(
-                ours["value"], theirs["value"], ours["source"], seed=record.cell.seed
+                ours.values, theirs.values, ours.source, seed=record.cell.seed
             )
     return adjust(compared)
 
@@ -98,26 +98,20 @@ def schemes(records: Sequence[Record], scored: Sequence[SuiteScore]) -> list[str
     different: list[str | None] = []
     for record in records:
         scheme = record.cell.scheme
-        shown = id(record) in measured or divergence(record) or failed_suites(record)
+        shown = id(record) in measured or record.divergence or record.failed_tasks
         if scheme not in (None, *different) and shown:
             different.append(scheme)
     return different or [None]
 
 
-def divergence(record: Record) -> Mapping[str, Any] | None:
-    """Return what a record measured of divergence; None if it did not."""
-    protocol = record.cell.suites.get("divergence")
-    return record.metrics.get(protocol["metric"]) if protocol else None
-
-
 def language_differences(score: SuiteScore, base: SuiteScore) -> dict[str, Difference]:
     """Return each language's loss beyond English's, on the items that all of them have."""
-    if "language" not in score.columns:
+    if not score.columns.facet("language"):
         return {}
     ours, theirs = _by_language(score.columns), _by_language(base.columns)
     if "en" not in ours or len(ours) < 2:
         return {}
-    source_of = dict(zip(score.columns["parallel"], score.columns["source"], strict=True))
+    source_of = dict(zip(score.columns.parallel, score.columns.source, strict=True))
     differences: dict[str, Difference] = {}
     for language in (name for name in ours if name != "en"):
         answered = [by.get(name, {}) for by in (ours, theirs) for name in ("en", language)]
@@ -133,10 +127,10 @@ def language_differences(score: SuiteScore, base: SuiteScore) -> dict[str, Diffe
     return adjust(differences)
 
 
-def _by_language(columns: Mapping[str, list[Any]]) -> dict[str, dict[str, float]]:
+def _by_language(columns: Columns) -> dict[str, dict[str, float]]:
     """Sort values by language, and by what is the same item in all of them."""
     values: dict[str, dict[str, float]] = {}
-    items = zip(columns["language"], columns["parallel"], columns["value"], strict=True)
+    items = zip(columns.facet("language"), columns.parallel, columns.values, strict=True)
     for language, item, value in items:
         if language is not None:
             values.setdefault(language, {})[item] = value

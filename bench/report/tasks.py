@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from bench.records.items import failed_suites, none_fits, task_suites, valued
+from bench.records.metrics import Answers
+from bench.records.protocols import TasksProtocol
 from bench.records.record import Record
 from bench.report import labels, losses
 from bench.report.grid import MARK, Field, Grid
 from bench.report.notes import failures, ran_on
-from bench.report.scores import SuiteScore, divergence, schemes, unquantized
+from bench.report.scores import SuiteScore, schemes, unquantized
 from bench.stats.items import Difference
 from bench.stats.windows import mean
 from suites.harness import FACETS
@@ -40,7 +41,7 @@ def _grid(scheme: str | None, across: Sequence[Record], scored: Sequence[SuiteSc
     suites = dict.fromkeys(score.suite for score in shown)
     for record in across:
         if record.cell.method or len(across) == 1:
-            suites |= dict.fromkeys(failed_suites(record))
+            suites |= dict.fromkeys(record.failed_tasks)
     body = []
     if any("divergence" in record.cell.suites for record in across):
         body.append(("KL, nats", [_divergence_field(record) for record in across]))
@@ -73,17 +74,17 @@ def _shown(across: Sequence[Record], scored: Sequence[SuiteScore]) -> list[Suite
 def _divergence_field(record: Record) -> Field:
     if record.cell.method is None and "divergence" not in record.reasons:
         return Field(lines=("0",))
-    metric = divergence(record)
+    metric = record.divergence
     if metric is None:
         return Field(lines=("failed",), failed=True)
-    own = mean(metric["window_kl"], seed=record.cell.seed)
+    own = mean(metric.window_kl, seed=record.cell.seed)
     return Field(
         lines=(
             f"{own.estimate:.4f}",
             f"[{own.low:.4f},{own.high:.4f}]",
-            f"p50 {metric['median']:.4f}",
-            f"p99 {metric['p99']:.3f}",
-            f"top-1 {100 * metric['top1_agreement']:.1f}%",
+            f"p50 {metric.median:.4f}",
+            f"p99 {metric.p99:.3f}",
+            f"top-1 {100 * metric.top1_agreement:.1f}%",
         )
     )
 
@@ -93,10 +94,10 @@ def _field(record: Record, suite: str, score: SuiteScore | None) -> Field:
     if score is None:
         failed = suite in record.reasons
         return Field(lines=("failed" if failed else "",), failed=failed)
-    if none_fits(score.metric):
+    if score.metric.none_fits:
         return Field(lines=("none fits",), failed=True)
     if score.own is None:
-        return Field(lines=(f"{score.metric['value']:.4g}",))
+        return Field(lines=(f"{score.metric.value:.4g}",))
     lines = [
         f"{100 * score.own.estimate:.1f}",
         f"[{100 * score.own.low:.1f},{100 * score.own.high:.1f}]",
@@ -129,14 +130,14 @@ def _notes(across: Sequence[Record], shown: Sequence[SuiteScore]) -> list[str]:
             "than chance (exact McNemar or sign-flip test, Holm over suites, 5 %); then flips: "
             "right answers lost, wrong ones mended."
         )
-    if any(divergence(record) for record in across):
+    if any(record.divergence for record in across):
         notes.append(
             f"KL: divergence of the next token's distribution from {label}'s, mean with "
             "its 95 % interval over windows, median, 99th percentile, and how often the likeliest "
             "token is the same."
         )
     for record in across:
-        for suite, metric in task_suites(record).items():
+        for suite, metric in record.answers.items():
             notes += _limits(suite, labels.of_cell(record.cell), metric)
     return list(dict.fromkeys(notes))
 
@@ -144,41 +145,43 @@ def _notes(across: Sequence[Record], shown: Sequence[SuiteScore]) -> list[str]:
 def _items_note(base: Record, shown: set[str]) -> list[str]:
     """Say what each of these suites asked; nothing where there is none."""
     asked, drawn = [], False
-    for suite, metric in task_suites(base).items():
+    for suite, metric in base.answers.items():
         if suite not in shown:
             continue
-        subset = metric["items"] < metric["of_items"]
+        subset = metric.items < metric.of_items
         drawn |= subset
-        part = f" of {metric['of_items']}" if subset else ""
-        clusters = len(set(metric["columns"]["source"]))
-        shared = f" from {clusters} sources" if clusters < metric["items"] else ""
-        standard = ", standard sets" if base.cell.suites[suite]["source"] == "standard" else ""
-        asked.append(f"{suite} {metric['items']}{part}{shared}{standard}")
+        part = f" of {metric.of_items}" if subset else ""
+        clusters = len(set(metric.columns.source))
+        shared = f" from {clusters} sources" if clusters < metric.items else ""
+        protocol = base.cell.suites[suite]
+        assert isinstance(protocol, TasksProtocol)
+        standard = ", standard sets" if protocol.source == "standard" else ""
+        asked.append(f"{suite} {metric.items}{part}{shared}{standard}")
     if not asked:
         return []
     seed = f", drawn by seed {base.cell.seed}" if drawn else ""
     return [f"Items: {'; '.join(asked)}{seed}. Accuracy with its 95 % interval."]
 
 
-def _limits(suite: str, label: str, metric: Mapping[str, Any]) -> list[str]:
+def _limits(suite: str, label: str, metric: Answers) -> list[str]:
     """Say which items of a suite could not be asked, or have no value of their own."""
     notes = []
-    if none_fits(metric):
+    if metric.none_fits:
         notes.append(f"{suite}: no prompt fits the model's context, so nothing was measured.")
-    elif metric["too_long"]:
+    elif metric.too_long:
         notes.append(
-            f"{suite}, {label}: {metric['too_long']} prompts do not fit the "
+            f"{suite}, {label}: {metric.too_long} prompts do not fit the "
             "model's context and count as wrong."
         )
-    if None not in metric["columns"]["value"]:
+    if None not in metric.columns.value:
         return notes
-    if not valued(metric["columns"])["value"]:
+    if not metric.columns.values:
         notes.append(
             f"{suite}: lm-eval's own aggregate; its items carry no value between 0 and 1, "
             "so nothing can be paired."
         )
     else:
-        figures = metric.get("aggregates", {}).items()
+        figures = metric.aggregates.items()
         listed = ", ".join(f"{task} {value:.4g}" for task, value in figures)
         notes.append(
             f"{suite}, {label}: beside it {listed}, lm-eval's own "
@@ -229,7 +232,7 @@ def _identity(record: Record, suite: str) -> dict[str, Any]:
         "method": record.cell.method or "unquantized",
         "scheme": record.cell.scheme,
         "suite": suite,
-        "metric": record.cell.suites[suite]["metric"],
+        "metric": record.cell.suites[suite].metric,
     }
 
 
@@ -239,8 +242,8 @@ def _figures(score: SuiteScore) -> dict[str, Any]:
     return {
         "facet": None,
         "of": None,
-        "items": score.metric["items"],
-        "value": score.metric["value"],
+        "items": score.metric.items,
+        "value": score.metric.value,
         "low": own.low if own else None,
         "high": own.high if own else None,
         "difference": against.difference if against else None,
@@ -251,9 +254,9 @@ def _figures(score: SuiteScore) -> dict[str, Any]:
         "p_value": against.p_value if against else None,
         "p_adjusted": against.p_adjusted if against else None,
         "detectable_loss": against.detectable_loss if against else None,
-        "cut_off": score.metric["cut_off"],
-        "too_long": score.metric["too_long"],
-        "seconds": score.metric["seconds"],
+        "cut_off": score.metric.cut_off,
+        "too_long": score.metric.too_long,
+        "seconds": score.metric.seconds,
     }
 
 
@@ -261,8 +264,8 @@ def _parts(score: SuiteScore) -> list[dict[str, Any]]:
     """Return the columns of each part of a suite, and of each class of failure."""
     columns, parts = score.columns, []
     for facet in (*FACETS, "outcome"):
-        for part, count in Counter(columns.get(facet, [])).items():
-            value = count / score.metric["items"]
+        for part, count in Counter(columns.facet(facet)).items():
+            value = count / score.metric.items
             if facet != "outcome":
                 values = score.values(facet, part)
                 value = sum(values) / len(values)
@@ -271,14 +274,14 @@ def _parts(score: SuiteScore) -> list[dict[str, Any]]:
 
 
 def _divergence_lines(record: Record) -> list[dict[str, Any]]:
-    metric = divergence(record)
+    metric = record.divergence
     if metric is None:
         return []
-    shared = {**_identity(record, "divergence"), "items": metric["windows"]}
-    own = mean(metric["window_kl"], seed=record.cell.seed)
+    shared = {**_identity(record, "divergence"), "items": metric.windows}
+    own = mean(metric.window_kl, seed=record.cell.seed)
     return [
         {**shared, "of": "mean, nats", "value": own.estimate, "low": own.low, "high": own.high},
-        {**shared, "of": "median, nats", "value": metric["median"]},
-        {**shared, "of": "p99, nats", "value": metric["p99"]},
-        {**shared, "of": "top-1 agreement", "value": metric["top1_agreement"]},
+        {**shared, "of": "median, nats", "value": metric.median},
+        {**shared, "of": "p99, nats", "value": metric.p99},
+        {**shared, "of": "top-1 agreement", "value": metric.top1_agreement},
     ]

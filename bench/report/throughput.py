@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.records.metrics import TimedModel, Timings
 from bench.records.record import Record
 from bench.report import labels, quantities
 from bench.report.grid import Field, Grid
@@ -26,6 +27,8 @@ class Speed:
     """A speed is one cell's on one backend, at one batch size and prompt length."""
 
     record: Record
+    timings: Timings
+    """All that was timed of the cell."""
     backend: str
     """What ran the linears; empty for the unquantized model."""
     batch_size: int
@@ -42,7 +45,7 @@ class Speed:
     prefill_ratio: Interval | None
     base_tokens_per_s: float | None
     """Median decoding speed of the unquantized model in the runs between."""
-    model: Mapping[str, Any]
+    model: TimedModel
     """What the record says of the model that ran."""
 
     @property
@@ -52,11 +55,10 @@ class Speed:
 
     def bound(self, tokens: float) -> float:
         """Return how much faster than the unquantized model a pass over so many tokens can be."""
-        metric = self.record.metrics[throughput.METRIC]
-        read = (metric["unquantized"]["read_bytes"], self.model["read_bytes"])
-        return throughput.bound(
-            tokens, read, metric["weights"], throughput.Roofline(**metric["rates"])
-        )
+        timed = self.timings
+        read = (timed.unquantized.read_bytes, self.model.read_bytes)
+        roof = throughput.Roofline(**timed.rates.document())
+        return throughput.bound(tokens, read, timed.weights, roof)
 
     def cost_per_million(self, price_per_hour: float) -> float:
         """Return what a million decoded tokens cost on a machine that is busy all the time."""
@@ -67,28 +69,24 @@ def speeds(records: Sequence[Record]) -> list[Speed]:
     """Return every cell that was timed, on every backend, at every load."""
     timed = []
     for record in records:
-        if throughput.METRIC not in record.metrics:
+        if (timings := record.timings) is None:
             continue
-        metric = record.metrics[throughput.METRIC]
-        cases = dict.fromkeys(
-            (run["batch_size"], run["prompt_tokens"]) for run in metric["unquantized"]["runs"]
-        )
-        models = metric["backends"] or {"": metric["unquantized"]}
+        models = timings.backends or {"": timings.unquantized}
         for asked, model in models.items():
             backend = asked
             if asked == "auto":
-                ran = ", ".join(sorted(model["linears"]))
+                ran = ", ".join(sorted(model.linears))
                 backend = ran if ran not in models else f"auto ({ran})"
-            timed += [_speed(record, backend, model, case=case) for case in cases]
+            timed += [_speed(record, timings, backend, model, case) for case in timings.cases]
     return timed
 
 
 def _speed(
-    record: Record, backend: str, model: Mapping[str, Any], *, case: tuple[int, int]
+    record: Record, timings: Timings, backend: str, model: TimedModel, case: tuple[int, int]
 ) -> Speed:
     batch, length = case
-    runs = _runs(model, case)
-    base = _runs(record.metrics[throughput.METRIC]["unquantized"], case) if backend else []
+    runs = model.of(case)
+    base = timings.unquantized.of(case) if backend else []
 
     def ratio(values: Sequence[float], reference: Sequence[float]) -> Interval | None:
         if not base:
@@ -97,32 +95,23 @@ def _speed(
             list(map(math.log, values)), list(map(math.log, reference)), seed=record.cell.seed
         )
 
-    decode, base_decode = list(map(_decoded, runs)), list(map(_decoded, base))
-    first, base_first = ([run["first_token_s"] for run in some] for some in (runs, base))
+    decode, base_decode = ([run.decode_tokens_per_s for run in some] for some in (runs, base))
+    first, base_first = ([run.first_token_s for run in some] for some in (runs, base))
     return Speed(
         record=record,
+        timings=timings,
         backend=backend,
         batch_size=batch,
         prompt_tokens=length,
         decode_tokens_per_s=statistics.median(decode),
         prefill_tokens_per_s=batch * length / statistics.median(first),
         first_token_s=quantiles(first),
-        token_s=quantiles([step for run in runs for step in run["step_s"]]),
+        token_s=quantiles([step for run in runs for step in run.step_s]),
         decode_ratio=ratio(decode, base_decode),
         prefill_ratio=ratio(base_first, first),
         base_tokens_per_s=statistics.median(base_decode) if base else None,
         model=model,
     )
-
-
-def _runs(model: Mapping[str, Any], case: tuple[int, int]) -> list[Mapping[str, Any]]:
-    """Return a model's runs of one batch size and prompt length."""
-    return [run for run in model["runs"] if (run["batch_size"], run["prompt_tokens"]) == case]
-
-
-def _decoded(run: Mapping[str, Any]) -> float:
-    """Return a run's tokens per second when decoding, of the whole batch."""
-    return float(run["batch_size"] * len(run["step_s"]) / sum(run["step_s"]))
 
 
 def _times(ratio: Interval) -> str:
@@ -155,11 +144,11 @@ def long_table(timed: Sequence[Speed], price_per_hour: float | None = None) -> p
             line[f"{name}_ratio_low"] = ratio.low if ratio else None
             line[f"{name}_ratio_high"] = ratio.high if ratio else None
         line["decode_ratio_bound"] = speed.bound(speed.batch_size) if speed.backend else None
-        line["weight_bytes"] = speed.model["weight_bytes"]
+        line["weight_bytes"] = speed.model.weight_bytes
         line["stored_bytes"] = record.stored_bytes
-        line["peak_host_bytes"] = speed.model["peak_bytes"].get("host")
-        line["peak_gpu_bytes"] = speed.model["peak_bytes"].get("gpu")
-        line["joules_per_token"] = speed.model["joules_per_token"]
+        line["peak_host_bytes"] = speed.model.peak_bytes.host
+        line["peak_gpu_bytes"] = speed.model.peak_bytes.gpu
+        line["joules_per_token"] = speed.model.joules_per_token
         if price_per_hour is not None:
             line["modelled_cost_per_million_tokens"] = speed.cost_per_million(price_per_hour)
         lines.append(line)
@@ -206,9 +195,9 @@ def _field(speed: Speed, price_per_hour: float | None) -> Field:
 
 def _sizes(speed: Speed) -> Field:
     """Write what the model takes of memory and disk."""
-    peaks = sorted(speed.model["peak_bytes"].items())
+    peaks = sorted(speed.model.peak_bytes.document().items())
     lines = [
-        f"weights {quantities.size(speed.model['weight_bytes'])}",
+        f"weights {quantities.size(speed.model.weight_bytes)}",
         f"peak {', '.join(f'{quantities.size(count)} {where}' for where, count in peaks)}",
     ]
     if speed.record.stored_bytes is not None:
@@ -220,11 +209,11 @@ def _notes(timed: Sequence[Speed], price_per_hour: float | None) -> list[str]:
     """Say what a reader has to know to read the table right."""
     record = timed[0].record
     where = record.environment
-    device = f"{where['cpu']}, {where['threads']} threads"
+    device = f"{where.cpu}, {where.threads} threads"
     if record.cell.device == "cuda":
-        device = where["gpu"]
+        device = str(where.gpu)
     base = labels.of_dtype(record.cell.dtype)
-    rounds = len({run["round"] for run in record.metrics[throughput.METRIC]["unquantized"]["runs"]})
+    rounds = len({run.round for run in timed[0].timings.unquantized.runs})
     notes = [
         f"Measured on {device}. {rounds} runs of each kind after one to warm up; medians. x: speed "
         f"over {base}'s in runs that took turns with these, whose median stands behind it (a row "
@@ -232,12 +221,12 @@ def _notes(timed: Sequence[Speed], price_per_hour: float | None) -> list[str]:
         + (", with its 95 % interval." if rounds >= _FEW_PAIRS else ", too few for an interval."),
         "token: time of a further token, p50 / p95 / p99. first: median time to the first "
         "token. Random token ids, greedy. peak: weights and the most that a run took besides.",
-        *_bound_notes(record, [speed for speed in timed if speed.backend]),
+        *_bound_notes([speed for speed in timed if speed.backend]),
     ]
     joules = {
-        f"{speed.label} {speed.backend}".strip(): speed.model["joules_per_token"]
+        f"{speed.label} {speed.backend}".strip(): speed.model.joules_per_token
         for speed in timed
-        if speed.model["joules_per_token"] is not None
+        if speed.model.joules_per_token is not None
     }
     if joules:
         figures = ", ".join(f"{label} {value:.2f}" for label, value in joules.items())
@@ -247,26 +236,25 @@ def _notes(timed: Sequence[Speed], price_per_hour: float | None) -> list[str]:
             f"Cost per million tokens is modelled: {price_per_hour:g} per hour over the measured "
             "decoding speed, the machine busy all the time with this batch size."
         )
-    notes += dict.fromkeys(notice for speed in timed for notice in speed.model["notices"])
+    notes += dict.fromkeys(notice for speed in timed for notice in speed.model.notices)
     return notes
 
 
-def _bound_notes(record: Record, quantized: Sequence[Speed]) -> list[str]:
+def _bound_notes(quantized: Sequence[Speed]) -> list[str]:
     """Say how much faster quantized models can be here; nothing where there are none."""
     if not quantized:
         return []
-    metric = record.metrics[throughput.METRIC]
-    rates = metric["rates"]
+    timings = quantized[0].timings
     bounds = [speed.bound(1) for speed in quantized]
     least, most = min(bounds), max(bounds)
     span = f"{most:.2f}" if most - least < 0.005 else f"{least:.2f} to {most:.2f}"
     notes = [
         f"Bound at batch 1, by the bytes of weights that a pass reads: x{span}. The device "
-        f"read {rates['bytes_per_s'] / 1e9:,.1f} GB/s and multiplied "
-        f"{rates['operations_per_s'] / 1e12:,.2f} TFLOP/s."
+        f"read {timings.rates.bytes_per_s / 1e9:,.1f} GB/s and multiplied "
+        f"{timings.rates.operations_per_s / 1e12:,.2f} TFLOP/s."
     ]
-    small = metric["unquantized"]["read_bytes"]
-    if record.cell.device == "cpu" and small < _SMALL_BYTES:
+    small = timings.unquantized.read_bytes
+    if quantized[0].record.cell.device == "cpu" and small < _SMALL_BYTES:
         notes.append(
             f"The unquantized model's {quantities.size(small)} fit in caches: here calls "
             "take the time and not bytes. What 4 bits save shows on larger models."

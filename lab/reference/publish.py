@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerFast
 
 from bench.comparison.calibration import sample_from
-from bench.records.record import write_json
+from bench.records.document import write_json
 from bench.reference import CALIBRATION_FILE, MODEL_FOLDER
 from lab.reference.curve import accuracies, nats_per_byte
 from lab.reference.items import DOCUMENTS

@@ -62,7 +62,7 @@ def run(what: str, arguments: Sequence[str]) -> dict[str, Any]:
 
     from bench.comparison.progress import Reporter
     from bench.records import environment
-    from bench.records.record import write_json
+    from bench.records.document import write_json
     from quantcore.errors import InputError, nearest
     from suites import memory
 
@@ -109,7 +109,7 @@ def run(what: str, arguments: Sequence[str]) -> dict[str, Any]:
             "took_s": time.perf_counter() - started,
             "load_before": load,
             "peak_bytes": memory.peak_bytes(),
-            "environment": environment.describe(),
+            "environment": environment.describe().document(),
             **result,
         }
         write_json(path, document)

@@ -108,14 +108,14 @@ def compare_once(request: Request) -> dict[str, Any]:
     if outcome.failed:
         raise RuntimeError(f"a cell failed: {outcome.failed[0].error}")
     cells = [record for record in outcome.records if record.cell.method is not None]
-    shared = {record.seconds.get("shared_calibration", 0.0) for record in cells}
-    quantize_s = sum(record.seconds["quantize"] for record in cells)
+    shared = {record.seconds.shared_calibration or 0.0 for record in cells}
+    quantize_s = sum(record.seconds.quantize or 0.0 for record in cells)
     # A cell's quantizing is timed without reading its losses off H for the record.
     beside["report losses"] = quantizing["all"] - quantize_s
     own = {
         "calibrate": max(shared),
         "quantize": quantize_s,
-        "evaluate": sum(record.seconds["evaluate"] for record in outcome.records),
+        "evaluate": sum(record.seconds.evaluate or 0.0 for record in outcome.records),
     }
     after_load = finished - loaded_at[0]
     return {

@@ -232,7 +232,7 @@ def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
             )
     return {
         "scheme": "int4-g128",
-        "calibration": calibration.describe(),
+        "calibration": calibration.describe().document(),
         "metric": windows.metric,
         "unquantized": {
             "perplexity": math.exp(statistics.fmean(unquantized)),

@@ -28,20 +28,11 @@ from bench.cli import main as cli
 from bench.comparison import calibrator, compare
 from bench.gate import make
 from bench.records import environment
+from tests.bench.made import HERE, but
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _CHANGES = ("os.chmod", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate")
-_HERE = {
-    "python": "3.11.7",
-    "platform": "Linux x86_64",
-    "packages": {"torch": "2.9.0"},
-    "cpu": "any",
-    "threads": 1,
-    "waiting": {},
-    "gpu": None,
-    "commit": "0" * 40,
-    "dirty": False,
-}
+_HERE = but(HERE, commit="0" * 40, dirty=False)
 """Of no checkout with changes: a baseline keeps its parts only then."""
 
 _LATE = (
@@ -145,7 +136,7 @@ def command(words: Sequence[str], *before: Callable[[], object]) -> int:
     """
     torch.set_num_threads(1)
     compare.announce = lambda *_, **__: None  # it times this machine
-    environment.describe = lambda: {**_HERE, "threads": torch.get_num_threads()}
+    environment.describe = lambda: but(_HERE, threads=torch.get_num_threads())
     calibrator._STATS_SHARE = 0.0
     variations = make.variations
     make.variations = lambda first, seeds: islice(variations(first, seeds), 2)

@@ -28,7 +28,7 @@ class Alone(NamedTuple):
 
 def outcome(record: Record | None) -> Any:
     """What a record says that is the same when it is measured again."""
-    losses = record and record.quantization.get("relative_losses")
+    losses = record and record.quantization and record.quantization.relative_losses
     return record and (record.cell.id, record.status, record.metrics, losses)
 
 

@@ -174,8 +174,8 @@ def test_where_planted_salience_breaks_rtn_awq_recovers(reference: LoadedModel) 
 
 def ordered_at_three_bits(records: tuple[Record, ...]) -> None:
     """FP below AWQ + clip, AWQ and GPTQ, and these below RTN, beyond the paired intervals."""
-    metric = records[0].cell.suites["perplexity"]["metric"]
-    nll = {r.cell.method: r.metrics[metric]["window_nll"] for r in records}
+    metric = records[0].cell.suites["perplexity"].metric
+    nll = {r.cell.method: r.metrics[metric].window_nll for r in records}
     for method in ("awq+clip", "awq", "gptq"):
         assert geometric_mean_ratio(nll[method], nll[None], seed=0).low > 1, method
         assert geometric_mean_ratio(nll["rtn"], nll[method], seed=0).low > 1, method

@@ -9,19 +9,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from bench.comparison.estimate import Pace
 from bench.comparison.progress import Reporter
 from bench.comparison.request import Request
+from bench.records.document import told
+from bench.records.metrics import Metric
+from bench.records.protocols import SuiteProtocol
 from quantcore.checkpoint import LoadedModel
 from quantcore.grid import QuantizedWeight
 from suites import divergence
 from suites.texts import Text
 
-Metrics = dict[str, dict[str, Any]]
+Metrics = dict[str, Metric]
 """Outcomes by metric name, as a record holds them."""
 
 
@@ -36,7 +40,9 @@ class PartFailed(Exception):
 
 
 def reason_of(error: Exception) -> str:
-    """Give kind and text of an error, for a record."""
+    """Give kind and text of an error, for a record; what no record may hold is an error too."""
+    if isinstance(error, ValidationError):
+        return f"ArithmeticError: {told(error)}"
     return f"{type(error).__name__}: {error}"
 
 
@@ -70,7 +76,7 @@ class Subject:
 class Suite(ABC):
     """It is loaded once, and measured on one model after the other."""
 
-    protocols: dict[str, dict[str, Any]]
+    protocols: Mapping[str, SuiteProtocol]
     """They say, by the name that a user asks for, what decides the outcome, as a cell holds it."""
     text: Text | None = None
     """It is measured on this text, which calibration must not overlap."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
 from bench.comparison.estimate import Pace
 from bench.comparison.progress import Reporter
 from bench.comparison.request import Request
 from bench.comparison.suites.suite import Metrics, Subject, Suite
+from bench.records.metrics import Answers, Columns
+from bench.records.protocols import TasksProtocol
 from quantcore.checkpoint import LoadedModel
 from quantcore.errors import InputError, setting_name
 from suites import TASK_SUITES
@@ -31,12 +33,12 @@ class TasksSuite(Suite):
     tasks: TaskSet
     schemes: tuple[str, ...] = ()
     """Cells of these run it; empty: all."""
-    protocols: dict[str, dict[str, Any]] = field(init=False)
+    protocols: dict[str, TasksProtocol] = field(init=False)
     time_note = "that of the tasks is known after the first cell"
 
     def __post_init__(self) -> None:
         """Say what is measured."""
-        self.protocols = {self.tasks.name: self.tasks.protocol()}
+        self.protocols = {self.tasks.name: TasksProtocol.model_validate(self.tasks.protocol())}
 
     @classmethod
     def build(cls, request: Request, loaded: LoadedModel, say: Reporter) -> list[Self]:
@@ -106,16 +108,16 @@ class TasksSuite(Suite):
                 f"model's context of {loaded.context} tokens and count as wrong"
             )
         return {
-            outcomes.metric: {
-                "value": outcomes.value,
-                "items": len(outcomes.columns["id"]),
-                "of_items": self.tasks.of_items,
-                "cut_off": outcomes.cut_off,
-                "too_long": outcomes.too_long,
-                "seconds": time.perf_counter() - started,
-                "columns": outcomes.columns,
-                **({"aggregates": outcomes.aggregates} if outcomes.aggregates else {}),
-            }
+            outcomes.metric: Answers(
+                value=outcomes.value,
+                items=len(outcomes.columns["id"]),
+                of_items=self.tasks.of_items,
+                cut_off=outcomes.cut_off,
+                too_long=outcomes.too_long,
+                seconds=time.perf_counter() - started,
+                columns=Columns.model_validate(outcomes.columns),
+                aggregates=outcomes.aggregates,
+            )
         }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Self
 
 from torch import nn
 
@@ -13,6 +13,8 @@ from bench.comparison.estimate import Pace
 from bench.comparison.progress import Reporter
 from bench.comparison.request import Request
 from bench.comparison.suites.suite import Metrics, Subject, Suite
+from bench.records.metrics import DeviceRates, PeakBytes, TimedModel, TimedRun, Timings
+from bench.records.protocols import ThroughputProtocol
 from kernels import install
 from quantcore.checkpoint import LoadedModel
 from quantcore.errors import InputError, setting_name
@@ -29,21 +31,24 @@ class ThroughputSuite(Suite):
     load: throughput.Load
     backends: tuple[str, ...] = field()  # required: the interface's () is no default
     """They are as asked for."""
-    protocols: dict[str, dict[str, Any]] = field(init=False)
+    protocols: dict[str, ThroughputProtocol] = field(init=False)
     needs_codes = True
     time_note = "throughput comes on top, with a bar of its own"
     _roof: throughput.Roofline | None = None
 
     def __post_init__(self) -> None:
         """Say what is measured."""
-        declared = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.load).items()}
         self.protocols = {
-            "throughput": {
-                "version": throughput.VERSION,
-                "metric": throughput.METRIC,
-                "backends": list(self.backends),
-                **declared,
-            }
+            "throughput": ThroughputProtocol(
+                version=throughput.VERSION,
+                metric=throughput.METRIC,
+                backends=list(self.backends),
+                batch_sizes=list(self.load.batch_sizes),
+                prompt_lengths=list(self.load.prompt_lengths),
+                new_tokens=self.load.new_tokens,
+                rounds=self.load.rounds,
+                seed=self.load.seed,
+            )
         }
 
     @classmethod
@@ -107,24 +112,27 @@ class ThroughputSuite(Suite):
         for contender in contenders.values():
             for notice in contender.notices:
                 say.warn(f"{subject.label}: {notice}")
-        documents = {
-            name: {
-                "linears": linears.get(name, {}),
-                "weight_bytes": throughput.weight_bytes(models[name]),
-                "read_bytes": throughput.read_bytes(models[name]),
-                **asdict(contender),
-            }
+        timed = {
+            name: TimedModel(
+                linears=linears.get(name, {}),
+                weight_bytes=throughput.weight_bytes(models[name]),
+                read_bytes=throughput.read_bytes(models[name]),
+                runs=[TimedRun(**asdict(run)) for run in contender.runs],
+                joules_per_token=contender.joules_per_token,
+                peak_bytes=PeakBytes(**contender.peak_bytes),
+                notices=contender.notices,
+            )
             for name, contender in contenders.items()
         }
-        unquantized = documents.pop(_UNQUANTIZED)
+        unquantized = timed.pop(_UNQUANTIZED)
         return {
-            throughput.METRIC: {
-                "value": self._first_speed(next(iter(contenders.values())), loaded),
-                "backends": documents,
-                "unquantized": unquantized,
-                "weights": throughput.read_bytes(models[_UNQUANTIZED]) // loaded.dtype.itemsize,
-                "rates": asdict(self._roof),
-            }
+            throughput.METRIC: Timings(
+                value=self._first_speed(next(iter(contenders.values())), loaded),
+                backends=timed,
+                unquantized=unquantized,
+                weights=throughput.read_bytes(models[_UNQUANTIZED]) // loaded.dtype.itemsize,
+                rates=DeviceRates(**asdict(self._roof)),
+            )
         }
 
     def _first_speed(self, contender: throughput.Contender, loaded: LoadedModel) -> float:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from bench.comparison.progress import Reporter
 from bench.comparison.request import Request
 from bench.comparison.suites.suite import Metrics, PartFailed, Subject, Suite, reason_of
 from bench.records import environment
+from bench.records.metrics import Divergence, Perplexity
+from bench.records.protocols import WindowsProtocol
 from quantcore.checkpoint import LoadedModel
 from quantcore.errors import InputError
 from suites import divergence, perplexity
@@ -41,19 +43,19 @@ class WindowsSuite(Suite):
     batch_size: int
     asked: tuple[str, ...]
     """It is ``perplexity``, ``divergence`` or both."""
-    protocols: dict[str, dict[str, Any]] = field(init=False)
+    protocols: dict[str, WindowsProtocol] = field(init=False)
 
     def __post_init__(self) -> None:
         """Say what is measured."""
         metrics = {"perplexity": self.windows.metric, "divergence": self._divergence_metric}
         self.protocols = {
-            name: {
-                "version": _VERSIONS[name],
-                "metric": metrics[name],
-                "text_sha256": self.text.sha256,
-                "seqlen": self.windows.tokens.shape[1],
-                "windows": len(self.windows.tokens),
-            }
+            name: WindowsProtocol(
+                version=_VERSIONS[name],
+                metric=metrics[name],
+                text_sha256=self.text.sha256,
+                seqlen=self.windows.tokens.shape[1],
+                windows=len(self.windows.tokens),
+            )
             for name in self.asked
         }
 
@@ -76,7 +78,7 @@ class WindowsSuite(Suite):
     def about(self) -> str:
         """See `Suite.about`."""
         count, length = self.windows.tokens.shape
-        names = ", ".join(protocol["metric"] for protocol in self.protocols.values())
+        names = ", ".join(protocol.metric for protocol in self.protocols.values())
         windows = f"window{'s' if self.windows.of > 1 else ''}"
         return f"{names}: {count} of {self.windows.of} {windows} of {length} tokens"
 
@@ -126,14 +128,15 @@ class WindowsSuite(Suite):
             scores = self._pass(label, subject, say, compared=False)
         metrics: Metrics = {}
         if "perplexity" in names:
-            value = float(torch.tensor(scores.nll, dtype=torch.float64).mean().exp())
-            if math.isfinite(value):
-                metrics[self.windows.metric] = self._perplexity(value, scores.nll)
-            else:
-                reason = f"ArithmeticError: the perplexity is {value}: a likelihood underflowed"
-                reasons["perplexity"] = reason
+            try:
+                metrics[self.windows.metric] = self._perplexity(scores.nll)
+            except ArithmeticError as error:
+                reasons["perplexity"] = reason_of(error)
         if compared:
-            metrics[self._divergence_metric] = self._divergence(scores.divergence)
+            try:
+                metrics[self._divergence_metric] = self._divergence(scores.divergence)
+            except ValueError as error:  # a number that no record may hold
+                reasons["divergence"] = reason_of(error)
         if reasons:
             raise PartFailed(metrics, reasons)
         return metrics
@@ -166,21 +169,24 @@ class WindowsSuite(Suite):
             subject.unquantized.hidden_states = keep
         return scores
 
-    def _perplexity(self, value: float, window_nll: list[float]) -> dict[str, Any]:
-        return {"value": value, **self._shared, "window_nll": window_nll}
+    def _perplexity(self, window_nll: list[float]) -> Perplexity:
+        value = float(torch.tensor(window_nll, dtype=torch.float64).mean().exp())
+        if not math.isfinite(value):
+            raise ArithmeticError(f"the perplexity is {value}: a likelihood underflowed")
+        return Perplexity(value=value, **self._shared, window_nll=window_nll)
 
-    def _divergence(self, scores: divergence.Divergence | None) -> dict[str, Any]:
+    def _divergence(self, scores: divergence.Divergence | None) -> Divergence:
         """Give the outcome; None is the unquantized model, which is 0 from itself."""
         count = len(self.windows.tokens)
-        return {
-            "value": 0.0 if scores is None else scores.mean,
-            "median": 0.0 if scores is None else scores.median,
-            "p99": 0.0 if scores is None else scores.p99,
-            "top1_agreement": 1.0 if scores is None else scores.agreement,
+        return Divergence(
+            value=0.0 if scores is None else scores.mean,
+            median=0.0 if scores is None else scores.median,
+            p99=0.0 if scores is None else scores.p99,
+            top1_agreement=1.0 if scores is None else scores.agreement,
             **self._shared,
-            "window_kl": [0.0] * count if scores is None else scores.window_kl,
-            "window_agreement": [1.0] * count if scores is None else scores.window_agreement,
-        }
+            window_kl=[0.0] * count if scores is None else scores.window_kl,
+            window_agreement=[1.0] * count if scores is None else scores.window_agreement,
+        )
 
     @property
     def _shared(self) -> dict[str, int]:

@@ -56,7 +56,7 @@ def exact(small: Request, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 
 def value(record: Record) -> float:
-    return float(record.metrics[PERPLEXITY]["value"])
+    return float(record.metrics[PERPLEXITY].value)
 
 
 def valid(outcome: Outcome) -> None:
@@ -169,14 +169,14 @@ def test_speed_is_measured_on_every_backend_and_quality_on_the_exact_weights(
         ("unquantized", {nn.Linear}),
     ]
     base, *quantized = [record.metrics[METRIC] for record in outcome.records]
-    assert base["backends"] == {}
-    assert len(base["unquantized"]["runs"]) == 2 * 2
+    assert base.backends == {}
+    assert len(base.unquantized.runs) == 2 * 2
     for metric in quantized:
-        assert list(metric["backends"]) == ["cpu", "dequant"]
-        for name, model in metric["backends"].items():
-            assert set(model["linears"]) == {name}
-            assert len(model["runs"]) == 2 * 2
-            assert model["weight_bytes"] < metric["unquantized"]["weight_bytes"]
+        assert list(metric.backends) == ["cpu", "dequant"]
+        for name, model in metric.backends.items():
+            assert set(model.linears) == {name}
+            assert len(model.runs) == 2 * 2
+            assert model.weight_bytes < metric.unquantized.weight_bytes
     draw.write(outcome.records, outcome.folder, price_per_hour=2.0)
     written = {path.name for path in outcome.folder.iterdir()}
     assert {"throughput.md", "throughput.csv", "throughput.png", "throughput.svg"} <= written

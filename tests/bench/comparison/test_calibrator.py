@@ -49,9 +49,7 @@ def test_statistics_go_to_disk_when_memory_is_short(
     assert seen == [tmp_path / "disk" / "calibration-cache"]
     assert not seen[0].exists()  # removed when all cells are done
     for one, other in zip(records, compared.records, strict=True):
-        assert one.metrics[METRIC]["value"] == pytest.approx(
-            other.metrics[METRIC]["value"], rel=1e-5
-        )
+        assert one.metrics[METRIC].value == pytest.approx(other.metrics[METRIC].value, rel=1e-5)
 
 
 def test_statistics_on_disk_are_gone_before_the_folder_is_finished(
@@ -91,7 +89,7 @@ def test_statistics_for_which_the_disk_is_too_full_end_the_comparison(
             compare.compare(request, out=tmp_path / "run")
     assert os.listdir(tmp_path / "run" / "records") == ["unquantized.json"]
     records = compare.compare(request, out=tmp_path / "run").records
-    assert all(one.quantization["relative_losses"] for one in records[1:])
+    assert all(one.quantization.relative_losses for one in records[1:])
 
 
 def test_too_little_disk_is_refused_before_any_work(

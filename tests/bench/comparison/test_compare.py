@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from bench.report import draw, perplexity
 from quantcore import exclusion
 from quantcore.errors import InputError
 from quantcore.quantize import quantize_model
+from tests.bench.made import but
 
 METRIC = "evaluation_ppl_32"
 
@@ -68,14 +68,12 @@ def test_a_comparison_end_to_end(
     assert json.loads((out / "table.json").read_text("utf-8"))[3]["method"] == "gptq+seq"
     for path in out.glob("records/*.json"):
         record = read_record(path)
-        assert (
-            len(record.metrics[METRIC]["window_nll"]) == record.cell.suites["perplexity"]["windows"]
-        )
+        assert len(record.metrics[METRIC].window_nll) == record.cell.suites["perplexity"].windows
         if record.cell.method:
             expected = {"rtn": 0, "gptq+seq": 1}.get(record.cell.method, 1)
-            assert record.quantization["calibration_passes"] == expected
-            assert len(record.quantization["relative_losses"]) == 14
-            assert record.quantization["exempt"] == ["model.embed_tokens.weight", "lm_head.weight"]
+            assert record.quantization.calibration_passes == expected
+            assert len(record.quantization.relative_losses) == 14
+            assert record.quantization.exempt == ["model.embed_tokens.weight", "lm_head.weight"]
 
 
 def test_the_order_of_cells_does_not_matter(
@@ -88,7 +86,7 @@ def test_the_order_of_cells_does_not_matter(
     (expected,) = [
         r for r in compared.records if r.cell.method == "awq" and r.cell.scheme == "int3-g64"
     ]
-    assert alone.records[-1].metrics[METRIC]["window_nll"] == expected.metrics[METRIC]["window_nll"]
+    assert alone.records[-1].metrics[METRIC].window_nll == expected.metrics[METRIC].window_nll
     assert alone.records[-1].cell.id == expected.cell.id
 
 
@@ -97,7 +95,7 @@ def test_batches_do_not_change_the_result(request_for: Request, tmp_path: Path) 
     for batch in (1, 4):
         request = request_for.but(methods=("rtn",), batch_size=batch)
         outcome = compare.compare(request, out=tmp_path / str(batch))
-        values.append([r.metrics[METRIC]["value"] for r in outcome.records])
+        values.append([r.metrics[METRIC].value for r in outcome.records])
     assert values[0] == pytest.approx(values[1], rel=1e-6)
 
 
@@ -236,7 +234,7 @@ def test_a_saved_model_is_exactly_the_one_compared(
         request_for.but(model=str(tmp_path / "saved"), methods=(), schemes=()),
         out=tmp_path / "evaluated",
     ).records[0]
-    assert evaluated.metrics[METRIC]["window_nll"] == compared.metrics[METRIC]["window_nll"]
+    assert evaluated.metrics[METRIC].window_nll == compared.metrics[METRIC].window_nll
     manifest = json.loads((tmp_path / "saved" / "awq_bench.json").read_text("utf-8"))
     assert manifest["method"] == method
     assert manifest["scheme"] == "int4-g32"
@@ -286,7 +284,7 @@ def test_patterns_of_linears_are_of_a_cell_with_the_rule_by_which_they_match(
     record = tmp_path / "run" / quantized.cell.file_name
     jsonschema.validate(json.loads(record.read_text("utf-8")), schema)
     # A record of the rule before, by which a pattern was any piece of a name, is another cell's.
-    before = replace(quantized.cell, exclude_version=None)
+    before = but(quantized.cell, exclude_version=None)
     assert "exclude_version" not in before.document()
     assert before.id != quantized.cell.id
     assert declared_of(before) != declared_of(quantized.cell)
@@ -324,7 +322,7 @@ def test_the_best_of_each_column_is_marked(request_for: Request, compared: Outco
     layout = perplexity.grid(perplexity.rows(records))
     for column, scheme in enumerate(request_for.schemes):
         values = {
-            r.cell.method: r.metrics[METRIC]["value"] for r in records if r.cell.scheme == scheme
+            r.cell.method: r.metrics[METRIC].value for r in records if r.cell.scheme == scheme
         }
         marked = [label for label, entries in layout.body if entries[column].best]
         assert marked == [METHODS[str(min(values, key=values.__getitem__))].label]
@@ -371,5 +369,5 @@ def test_the_articles_awq_comes_when_asked_for(
     assert len(records) == 2
     for record in records:
         assert record.cell.method_settings == {"steps": 20}
-        assert record.quantization["calibration_passes"] == 1
+        assert record.quantization.calibration_passes == 1
     assert "awq-article" not in Request().methods

@@ -82,7 +82,7 @@ def test_what_was_measured_is_kept_and_shown(
     assert (base.status, rtn.status) == ("done", "partial")
     assert rtn.failures == {"json": "Planted: no such attribute"}
     assert set(rtn.metrics) == {
-        rtn.cell.suites[name]["metric"] for name in ("perplexity", "divergence")
+        rtn.cell.suites[name].metric for name in ("perplexity", "divergence")
     }
     assert outcome.failed == (rtn,)
     for path in (tmp_path / "run" / "records").glob("*.json"):
@@ -110,7 +110,7 @@ def test_the_same_command_runs_what_failed_and_that_alone(
     again = compare(request_, out=tmp_path / "run")
     assert asked == []
     assert [record.status for record in again.records] == ["done", "done"]
-    metric = again.records[1].cell.suites["perplexity"]["metric"]
+    metric = again.records[1].cell.suites["perplexity"].metric
     assert again.records[1].metrics[metric] == first.records[1].metrics[metric]
     assert not (tmp_path / "run" / "unfinished").exists()
 
@@ -130,7 +130,7 @@ def test_half_of_a_pass_that_failed_is_run_again_by_itself(
     def half(suite: WindowsSuite, subject: Subject, *arguments: Any) -> Any:
         found = measure(suite, subject, *arguments)
         if "RTN" in subject.label:
-            del found[suite.protocols[other]["metric"]]
+            del found[suite.protocols[other].metric]
             raise PartFailed(found, {other: "Planted: half"})
         return found
 
@@ -150,26 +150,30 @@ def test_half_of_a_pass_that_failed_is_run_again_by_itself(
     whole = compare(request, out=tmp_path / "whole").records[1]
     assert again.records[1].status == "done"
     assert again.records[1].metrics == whole.metrics
-    kept = first.records[1].cell.suites[stays]["metric"]
+    kept = first.records[1].cell.suites[stays].metric
     assert first.records[1].metrics[kept] == whole.metrics[kept]
 
 
 def test_what_is_not_finite_takes_no_other_suite_of_the_pass(
     request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure = WindowsSuite.measure
+    measure = perplexity.measure_windows
 
-    def nan(suite: WindowsSuite, subject: Subject, *arguments: Any) -> Any:
-        found = measure(suite, subject, *arguments)
-        if "RTN" in subject.label:
-            found[suite.protocols["divergence"]["metric"]]["value"] = float("nan")
-        return found
+    def nan(*arguments: Any, **options: Any) -> Any:
+        scores = measure(*arguments, **options)
+        if scores.divergence is None:
+            return scores
+        token_kl = scores.divergence.token_kl.clone()
+        token_kl[0, 0] = float("nan")
+        return replace(scores, divergence=replace(scores.divergence, token_kl=token_kl))
 
-    monkeypatch.setattr(WindowsSuite, "measure", nan)
+    monkeypatch.setattr(perplexity, "measure_windows", nan)
     rtn = compare(request_, out=tmp_path / "run").records[1]
     assert set(rtn.failures) == {"divergence"}
-    assert "ValueError" in rtn.failures["divergence"]
-    assert rtn.cell.suites["perplexity"]["metric"] in rtn.metrics
+    assert rtn.failures["divergence"] == (
+        "ArithmeticError: value: input should be a finite number, not nan"
+    )
+    assert rtn.cell.suites["perplexity"].metric in rtn.metrics
 
 
 def full(*_: Any, **__: Any) -> Any:
@@ -243,7 +247,7 @@ def test_divergence_without_its_reference_leaves_perplexity(
     for record, other in zip(outcome.records, whole.records, strict=True):
         assert record.status == "partial"
         assert record.failures == {"divergence": "OSError: no space left"}
-        metric = record.cell.suites["perplexity"]["metric"]
+        metric = record.cell.suites["perplexity"].metric
         assert record.metrics == {metric: other.metrics[metric]}
 
 
@@ -262,7 +266,7 @@ def test_a_perplexity_that_underflows_leaves_divergence(
     rtn = outcome.records[1]
     assert set(rtn.failures) == {"perplexity"}
     assert "underflowed" in rtn.failures["perplexity"]
-    assert set(rtn.metrics) == {rtn.cell.suites["divergence"]["metric"]}
+    assert set(rtn.metrics) == {rtn.cell.suites["divergence"].metric}
     rows = perplexity_table.rows(outcome.records)
     assert [row.value for row in rows] == [None, None]
     draw.write(outcome.records, outcome.folder)
@@ -284,7 +288,7 @@ def test_a_cell_of_which_nothing_was_measured_has_failed(
     # What is known all the same: what was quantized and how, and each suite's own reason.
     for record in outcome.records:
         assert record.failures == dict.fromkeys(record.cell.suites, "Planted: planted")
-    assert outcome.records[1].quantization["scale_dtype"]
+    assert outcome.records[1].quantization.scale_dtype
     assert outcome.records[1].bits_per_weight
     for path in (tmp_path / "run" / "records").glob("*.json"):
         jsonschema.validate(json.loads(path.read_text("utf-8")), SCHEMA)
@@ -338,7 +342,7 @@ def test_throughput_that_fails_leaves_the_table_of_perplexity(
     assert set(outcome.records[1].failures) == {"throughput"}
     # It failed before anything was measured, and what was is taken up again.
     (kept,) = (tmp_path / "run" / "unfinished").glob("*.json")
-    metric = outcome.records[1].cell.suites["perplexity"]["metric"]
+    metric = outcome.records[1].cell.suites["perplexity"].metric
     assert list(json.loads(kept.read_text("utf-8"))["metrics"]) == [metric]
     alone = compare(request.but(suites=("throughput",)), out=tmp_path / "alone")
     assert alone.records[1].error == "throughput: Planted: planted"

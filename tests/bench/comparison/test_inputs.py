@@ -47,7 +47,7 @@ def test_every_kind_of_calibration(name: str, request_for: Request, tmp_path: Pa
     described = compare.compare(request, out=tmp_path / "run").records[1].cell.calibration
     assert described is not None
     expected = (8, 20) if name == "input_ids" else (8, 32)
-    assert (described["samples"], described["seqlen"]) == expected
+    assert (described.samples, described.seqlen) == expected
 
 
 def test_fewer_sequences_than_asked_for_are_said(request_for: Request, tmp_path: Path) -> None:

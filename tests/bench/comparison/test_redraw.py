@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from bench.cli import main as cli
 from bench.comparison.compare import Outcome
 from bench.records.record import read_record
 from tests.bench.conftest import another_process
+from tests.bench.made import but
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_record_under_another_name_is_left_out_and_named(
     records = folder / "records"
     shutil.copy(records / "rtn_int4-g32.json", records / "awq_int4-g32.json")
     other = read_record(records / "gptq_int4-g32.json")
-    replace(other, cell=replace(other.cell, seed=7)).write(folder)
+    but(other, cell=but(other.cell, seed=7)).write(folder)
     assert cli.main(["tables", str(folder)]) == exit_codes.CELL_FAILED
     said = capsys.readouterr().err.replace("\n", "")
     assert "awq_int4-g32.json holds what belongs into records/rtn_int4-g32.json" in said

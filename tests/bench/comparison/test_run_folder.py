@@ -10,7 +10,6 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from datetime import datetime, tzinfo
 from pathlib import Path
 
@@ -21,24 +20,13 @@ from bench.comparison import run_folder
 from bench.comparison.progress import Reporter, quiet
 from bench.comparison.request import Request
 from bench.comparison.run_folder import InUse, OtherComparison, RunFolder, default_names
-from bench.records.record import Cell, read_record
+from bench.records.record import read_record
 from quantcore.errors import InputError
 from tests.bench.conftest import another_process
+from tests.bench.made import but, cell
 
 RECORDS = Path(__file__).parents[3] / "results/reference/embedded/records"
-CELL = Cell(
-    model="0" * 64,
-    tokenizer="1" * 64,
-    method=None,
-    method_settings={},
-    scheme=None,
-    exclude=(),
-    calibration=None,
-    suites={},
-    dtype="float32",
-    device="cpu",
-    seed=0,
-)
+CELL = cell()
 
 
 @pytest.fixture
@@ -149,7 +137,7 @@ def test_an_exception_ends_the_lock(say: Reporter, error: type[BaseException]) -
 
 def test_what_is_refused_is_unlocked_and_untouched(say: Reporter) -> None:
     begun(say, Path("out"))
-    other = replace(CELL, seed=1)
+    other = cell(seed=1)
     with pytest.raises(OtherComparison), RunFolder.open(Path("out"), [other], Request(), say):
         raise AssertionError
     assert [path.name for path in Path("out").iterdir()] == ["comparison.json"]
@@ -199,7 +187,7 @@ def test_what_a_killed_process_was_writing_blocks_nobody_and_goes(say: Reporter)
 
 def test_a_whole_record_is_never_replaced_by_one_that_is_not(say: Reporter) -> None:
     done = read_record(RECORDS / "unquantized.json")
-    failed = replace(done, status="failed", error="planted", metrics={})
+    failed = but(done, status="failed", error="planted", metrics={})
     with RunFolder.open(Path("out"), [done.cell], Request(), say) as run:
         run.keep(failed)
         assert read_record(run.path / done.cell.file_name).status == "failed"

@@ -16,7 +16,7 @@ from bench.comparison import unfinished
 from bench.comparison.compare import Outcome, begin, compare
 from bench.comparison.progress import Reporter
 from bench.comparison.request import Request
-from bench.records.check import sealed
+from bench.records.document import sealed
 from quantcore.errors import Unwritable
 
 
@@ -61,6 +61,6 @@ def test_what_was_kept_and_no_suite_found_is_measured_again(
         kept.parent.mkdir(exist_ok=True)
         kept.write_text(content, "utf-8")
         record = comparison.measure(comparison.plan[0])
-    name = planned.suites["perplexity"]["metric"]
+    name = planned.suites["perplexity"].metric
     assert record.metrics[name] == compared.records[0].metrics[name]
     assert f"{kept.name} is damaged" in said.getvalue().replace("\n", "")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from bench.gate.judge import Judgement
 from bench.gate.key import declared_of
 from bench.gate.measure import Measured, opened
 from bench.records.record import Record, read_record
+from tests.bench.made import but, edited
 
 PERPLEXITY = "evaluation_ppl_32"
 RECORDS = Path(__file__).parents[3] / "results/reference/tasks/records"
@@ -46,16 +45,26 @@ def measure(request: Request) -> Measured:
 
 
 def changed(record: Record, change: Callable[[dict[str, Any]], None]) -> Record:
-    metrics = copy.deepcopy(record.metrics)
-    change(metrics)
-    return replace(record, metrics=metrics)
+    """The record with other samples; each metric's own figure follows from them."""
+
+    def of_document(document: dict[str, Any]) -> None:
+        metrics = document["metrics"]
+        change(metrics)
+        for metric in metrics.values():
+            if "window_nll" in metric:
+                metric["value"] = math.exp(statistics.fmean(metric["window_nll"]))
+            elif "window_kl" in metric:
+                metric["value"] = statistics.fmean(metric["window_kl"])
+            elif "columns" in metric:
+                metric["value"] = statistics.fmean(metric["columns"]["value"])
+
+    return edited(record, of_document)
 
 
 def shifted(by: float) -> Callable[[dict[str, Any]], None]:
     def change(metrics: dict[str, Any]) -> None:
         own = metrics[PERPLEXITY]
         own["window_nll"] = [nll + by + 1e-4 * (i % 3) for i, nll in enumerate(own["window_nll"])]
-        own["value"] = math.exp(statistics.fmean(own["window_nll"]))
 
     return change
 
@@ -66,7 +75,7 @@ def of_tasks(now: str) -> tuple[Baseline, tuple[Record, Record]]:
         read_record(RECORDS / f"{name}.json")
         for name in ("unquantized", "awq+clip_int3-g128", f"awq+clip_{now}")
     )
-    measured = replace(after, cell=before.cell, stored_bytes=before.stored_bytes)
+    measured = but(after, cell=before.cell, stored_bytes=before.stored_bytes)
     names = ("json", "tool_calls", "multilingual", "code", "long_prompt", "size")
     made = Baseline(
         unquantized=unquantized,

@@ -15,13 +15,14 @@ from bench.gate.measure import Measured
 from bench.gate.parts import parts_folder
 from bench.records import environment
 from tests.bench.gate.changed import measure
+from tests.bench.made import but
 
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder of its own, and versions that are nobody's working copy."""
     monkeypatch.chdir(tmp_path)
-    here = {**environment.describe(), "dirty": False}
+    here = but(environment.describe(), dirty=False)
     monkeypatch.setattr(environment, "describe", lambda: here)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,45 +12,64 @@ from typing import Any
 import pytest
 
 from bench.gate.baseline import Baseline, Tolerance
+from bench.gate.changes import changes
 from bench.gate.judge import judge
 from bench.gate.measure import Measured
+from bench.records.metrics import TimedRun
 from bench.records.record import Record
-from tests.bench.gate.changed import PERPLEXITY, changed, of_tasks, outcomes
+from suites.throughput import METRIC
+from tests.bench.gate.changed import PERPLEXITY, of_tasks, outcomes
+from tests.bench.made import but, edited, run, throughput, timings
 
 
-def drop(metrics: dict[str, Any]) -> None:
-    del metrics[PERPLEXITY]
+def failed(document: dict[str, Any]) -> None:
+    """Perplexity could not be measured."""
+    document |= {"status": "partial", "failures": {"perplexity": "OSError: planted"}}
+    del document["metrics"][PERPLEXITY]
 
 
-def nan(metrics: dict[str, Any]) -> None:
-    metrics[PERPLEXITY]["window_nll"][3] = float("nan")
+def never_asked(document: dict[str, Any]) -> None:
+    del document["metrics"][PERPLEXITY]
+    del document["cell"]["suites"]["perplexity"]
 
 
-def cut(metrics: dict[str, Any]) -> None:
-    del metrics[PERPLEXITY]["window_nll"][0]
+def shorter(document: dict[str, Any]) -> None:
+    metric = document["metrics"][PERPLEXITY]
+    metric["window_nll"] = metric["window_nll"][1:]
+    metric["value"] = math.exp(statistics.fmean(metric["window_nll"]))
+    metric["windows"] -= 1
+    document["cell"]["suites"]["perplexity"]["windows"] -= 1
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
-    [(drop, "has no evaluation_ppl_32"), (nan, "NaN"), (cut, "windows where the baseline has")],
+    ("change", "said"),
+    [
+        (failed, "could not be measured: OSError: planted"),
+        (never_asked, "has no perplexity"),
+        (shorter, "windows where the baseline has"),
+    ],
 )
-def test_what_was_not_measured_is_no_verdict(
-    base: Baseline,
-    measured: Measured,
-    tmp_path: Path,
-    damage: Callable[[dict[str, Any]], None],
-    said: str,
+def test_what_was_not_measured_is_compared_with_nothing(
+    base: Baseline, measured: Measured, change: Callable[[dict[str, Any]], None], said: str
 ) -> None:
-    broken = [None if r is None else changed(r, damage) for r in measured.pair]
-    result = judge(base, tmp_path / "b.json", tuple(broken), measured.declared)  # type: ignore[arg-type]
+    assert measured.unquantized is not None
+    now = edited(measured.unquantized, change), edited(measured.quantized, change)
+    assert said in str(changes(base.pair, now)["perplexity"])
+
+
+def test_a_suite_that_failed_is_no_verdict(
+    base: Baseline, measured: Measured, tmp_path: Path
+) -> None:
+    broken = edited(measured.quantized, failed)
+    result = judge(base, tmp_path / "b.json", (measured.unquantized, broken), measured.declared)
     assert outcomes(result)["perplexity"] == "no verdict"
     assert result.outcome == "no verdict"
-    assert any(said in verdict.why for verdict in result.verdicts)
+    assert any("OSError: planted" in verdict.why for verdict in result.verdicts)
 
 
 def test_a_failed_cell_is_no_verdict(base: Baseline, measured: Measured, tmp_path: Path) -> None:
-    failed = replace(measured.quantized, status="failed", error="it is NaN", metrics={})
-    result = judge(base, tmp_path / "b.json", (measured.unquantized, failed), measured.declared)
+    none = but(measured.quantized, status="failed", error="it is NaN", metrics={})
+    result = judge(base, tmp_path / "b.json", (measured.unquantized, none), measured.declared)
     assert result.outcome == "no verdict"
     assert "it is NaN" in result.verdicts[0].why
 
@@ -68,7 +89,7 @@ def test_every_task_suite_is_gated(tmp_path: Path) -> None:
     for verdict in result.verdicts:
         assert verdict.decision is not None
         assert (verdict.decision.units_needed is None) == (verdict.outcome != "no verdict")
-    before, after = (one.metrics["json_acc"]["value"] for one in (made.quantized, worse[1]))
+    before, after = (one.metrics["json_acc"].value for one in (made.quantized, worse[1]))
     (decision,) = [v.decision for v in result.verdicts if v.name == "json"]
     assert decision is not None
     assert decision.change == pytest.approx(before - after, abs=1e-12)
@@ -77,32 +98,20 @@ def test_every_task_suite_is_gated(tmp_path: Path) -> None:
 def timed(record: Record, slower: float, **environment: Any) -> Record:
     """With speeds of its own: 1.5 times the unquantized model's, divided by ``slower``."""
 
-    def runs(speed: float) -> list[dict[str, Any]]:
+    def steps(speed: float) -> list[TimedRun]:
         return [
-            {
-                "batch_size": batch,
-                "prompt_tokens": 16,
-                "round": number,
-                "first_token_s": 0.1,
-                "step_s": [0.01 * (1 + 0.01 * ((number + batch) % 3)) / speed] * 4,
-            }
+            run(batch, 16, number, [0.01 * (1 + 0.01 * ((number + batch) % 3)) / speed] * 4)
             for number in range(8)
             for batch in (1, 4)
         ]
 
-    metric = {
-        "value": 1.5 / slower,
-        "unquantized": {"runs": runs(1.0)},
-        "backends": {"cpu": {"runs": runs(1.5 / slower)}},
-    }
-    cell = replace(
-        record.cell, suites={**record.cell.suites, "throughput": {"metric": "throughput"}}
-    )
-    return replace(
+    metric = timings(steps(1.0), {"cpu": steps(1.5 / slower)})
+    suites = {**record.cell.suites, "throughput": throughput(metric)}
+    return but(
         record,
-        cell=cell,
-        metrics={**record.metrics, "throughput": metric},
-        environment={**record.environment, **environment},
+        cell=but(record.cell, suites=suites),
+        metrics={**record.metrics, METRIC: metric},
+        environment=but(record.environment, **environment),
     )
 
 

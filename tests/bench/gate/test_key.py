@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from bench.gate.baseline import Baseline
 from bench.gate.judge import judge
 from bench.gate.measure import Measured
 from tests.bench.gate.changed import changed, measure, of_tasks, shifted
+from tests.bench.made import but
 
 
 @pytest.mark.parametrize(
@@ -39,19 +38,27 @@ def test_other_sequences_of_the_same_calibration_are_the_same_declaration(
     own, other = (one.cell.calibration for one in (base.quantized, again.quantized))
     assert own is not None
     assert other is not None
-    assert own["sha256"] != other["sha256"]
+    assert own.sha256 != other.sha256
     assert judge(base, tmp_path / "b.json", again.pair, again.declared).differing == {}
 
 
 def test_suites_that_were_measured_besides_do_not_matter(
     base: Baseline, measured: Measured, tmp_path: Path
 ) -> None:
-    suites = {**measured.quantized.cell.suites, "json": {"metric": "json_acc"}}
-    more = replace(measured.quantized, cell=replace(measured.quantized.cell, suites=suites))
+    tasks = of_tasks("int3-g128")[0].quantized
+    own, metrics = measured.quantized.cell.suites, measured.quantized.metrics
+    more = but(
+        measured.quantized,
+        cell=but(measured.quantized.cell, suites={**own, "json": tasks.cell.suites["json"]}),
+        metrics={**metrics, "json_acc": tasks.metrics["json_acc"]},
+    )
     result = judge(base, tmp_path / "b.json", (measured.unquantized, more), measured.declared)
     assert result.outcome == "pass"
-    fewer = {name: suite for name, suite in suites.items() if name == "divergence"}
-    less = replace(measured.quantized, cell=replace(measured.quantized.cell, suites=fewer))
+    less = but(
+        measured.quantized,
+        cell=but(measured.quantized.cell, suites={"divergence": own["divergence"]}),
+        metrics={own["divergence"].metric: metrics[own["divergence"].metric]},
+    )
     result = judge(base, tmp_path / "b.json", (measured.unquantized, less), measured.declared)
     assert list(result.differing) == ["suite perplexity"]
     assert result.outcome == "no verdict"
@@ -59,9 +66,9 @@ def test_suites_that_were_measured_besides_do_not_matter(
 
 def test_items_of_another_suite_version_are_no_verdict(tmp_path: Path) -> None:
     made, (unquantized, measured) = of_tasks("int2-g64")
-    suites = copy.deepcopy(measured.cell.suites)
-    suites["json"]["items_sha256"] = "0" * 64
-    other = replace(measured, cell=replace(measured.cell, suites=suites))
+    suites = measured.cell.suites
+    suites = {**suites, "json": but(suites["json"], items_sha256="0" * 64)}
+    other = but(measured, cell=but(measured.cell, suites=suites))
     result = judge(made, tmp_path / "b.json", (unquantized, other), made.declared)
     assert result.outcome == "no verdict"
     assert list(result.differing) == ["suite json"]

@@ -25,6 +25,7 @@ from bench.gate.run import gate
 from bench.records.record import Record
 from quantcore.errors import InputError
 from tests.bench.gate.changed import command, never
+from tests.bench.made import but
 
 
 def test_a_tolerance_below_the_floor_is_refused_with_the_figure(
@@ -174,7 +175,7 @@ def test_a_rerun_that_fails_is_no_baseline(
     def measure(self: Workbench, *arguments: Any) -> Record:
         record = real(self, *arguments)
         if torch.get_num_threads() == other:
-            return replace(record, status="failed", error="out of memory", metrics={})
+            return but(record, status="failed", error="out of memory", metrics={})
         return record
 
     other = 1 if torch.get_num_threads() > 1 else 2

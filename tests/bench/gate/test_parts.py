@@ -108,4 +108,4 @@ def test_what_was_kept_of_other_texts_is_measured_anew(
     assert list(tmp_path.glob("awq-bench-runs/*/00/records/*.json"))
     text.write_text(text.read_text("utf-8")[:-200], "utf-8")
     assert cli.main([*words[:-2], "--out", "b.json"]) == exit_codes.DONE
-    assert read(Path("b.json")).quantized.cell.suites["perplexity"]["windows"] < 36
+    assert read(Path("b.json")).quantized.cell.suites["perplexity"].windows < 36

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -71,12 +70,13 @@ def test_a_size_takes_no_part_in_what_bounds_err_by(base: Baseline, tmp_path: Pa
 
 def test_a_suite_with_little_to_lose_is_told(tmp_path: Path) -> None:
     made, same = of_tasks("int3-g128")
-    held = made.quantized.metrics["json_acc"]["columns"]["value"]
-    few = [1.0 if number < 3 else 0.0 for number in range(len(held))]
-    metrics = copy.deepcopy(made.quantized.metrics)
-    metrics["json_acc"]["columns"]["value"] = few
-    poor = replace(made.quantized, metrics=metrics)
-    zeros = {"json": [0.0] * len(held)}
+    items = made.quantized.answers["json"].items
+
+    def nearly_all_wrong(metrics: dict[str, Any]) -> None:
+        metrics["json_acc"]["columns"]["value"] = [1.0] * 3 + [0.0] * (items - 3)
+
+    poor = changed(made.quantized, nearly_all_wrong)
+    zeros = {"json": [0.0] * items}
     reruns = tuple(Rerun(what=f"{n}", drawn=True, samples=zeros) for n in range(5))
     made = replace(made, quantized=poor, reruns=reruns)
     result = judge(made, tmp_path / "b.json", (same[0], poor), made.declared)

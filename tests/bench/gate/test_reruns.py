@@ -20,7 +20,7 @@ def test_it_holds_reruns_of_everything_that_may_vary(made: Baseline) -> None:
     assert names[6] in ("1 thread", "2 threads")
     assert names[7:] == ["backend auto"]
     assert [one.drawn for one in made.reruns] == [True] * 5 + [False] * 3
-    windows = made.quantized.cell.suites["perplexity"]["windows"]
+    windows = made.quantized.cell.suites["perplexity"].windows
     for one in made.reruns:
         assert set(one.samples) == {"perplexity", "divergence"}
         assert {len(samples) for samples in one.samples.values()} == {windows}

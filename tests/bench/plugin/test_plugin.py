@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
-import math
 import os
-import statistics
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +15,7 @@ from bench.comparison.request import Request
 from bench.gate.baseline import write
 from bench.gate.make import make
 from bench.plugin import options
+from tests.bench.gate.changed import changed, shifted
 
 pytest.importorskip("pytest_benchmark")
 
@@ -34,7 +32,7 @@ def test_quality(awq_bench):
     outcome = awq_bench.compare(methods=("rtn",), schemes=("int4-g128",), suites=("perplexity",))
     base, quantized = outcome.records
     name = "embedded_ppl_256@2"
-    assert quantized.metrics[name]["value"] > base.metrics[name]["value"]
+    assert quantized.metrics[name].value > base.metrics[name].value
 """
 CONFIG = """
 methods = ["rtn"]
@@ -218,11 +216,7 @@ def test_gates_fail_tests_and_end_with_their_tables(asked: Request, tmp_path: Pa
     request = asked.but(methods=("rtn",), calibration=None, suites=("perplexity",))
     made = make(request, {})
     write(made, tmp_path / "same.json", force=False)
-    metrics = copy.deepcopy(made.quantized.metrics)
-    for one in metrics.values():
-        one["window_nll"] = [nll - 0.5 for nll in one["window_nll"]]
-        one["value"] = math.exp(statistics.fmean(one["window_nll"]))
-    worse = replace(made, quantized=replace(made.quantized, metrics=metrics))
+    worse = replace(made, quantized=changed(made.quantized, shifted(-0.5)))
     write(worse, tmp_path / "worse.json", force=False)
     other = replace(made, declared={**made.declared, "source": "0" * 64})
     write(other, tmp_path / "other.json", force=False)

@@ -73,4 +73,4 @@ def test_records_say_how_threads_waited(monkeypatch: pytest.MonkeyPatch) -> None
     for name in processors.WAITING:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    assert environment.describe()["waiting"] == {"OMP_WAIT_POLICY": "PASSIVE"}
+    assert environment.describe().waiting == {"OMP_WAIT_POLICY": "PASSIVE"}

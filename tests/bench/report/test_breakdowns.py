@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bench.records.record import read_record
 from bench.report import breakdowns
 from bench.report.grid import markdown
 from bench.report.scores import scores
+from tests.bench.made import edited
 
 RECORDS = Path(__file__).parents[3] / "results/reference/tasks/records"
 
@@ -18,12 +19,14 @@ def test_a_model_without_values_of_its_own_leaves_its_column_empty() -> None:
     base, other = (
         read_record(RECORDS / f"{name}.json") for name in ("unquantized", "rtn_int3-g128")
     )
-    metric = other.cell.suites["json"]["metric"]
-    columns = dict(other.metrics[metric]["columns"])
-    columns["value"] = [None] * len(columns["value"])
-    without = replace(
-        other, metrics={**other.metrics, metric: {**other.metrics[metric], "columns": columns}}
-    )
+    metric = other.cell.suites["json"].metric
+
+    def no_values(document: dict[str, Any]) -> None:
+        answers = document["metrics"][metric]
+        answers["columns"]["value"] = [None] * answers["items"]
+        answers["aggregates"] = {"json": 1.5}
+
+    without = edited(other, no_values)
     drawn = breakdowns.grids([base, without], scores([base, without]))
     (table,) = (layout for layout in drawn if "json" in layout.title)
     assert {field.lines for _, fields in table.body for field in fields[1:]} == {("",)}

@@ -35,6 +35,7 @@ from bench.plugin.fixture import AwqBench
 from bench.records.record import Record, read_record
 from bench.report import draw, escape
 from bench.report.grid import Field, Grid, markdown, print_table
+from tests.bench.made import but, edited
 
 NAME = "=1+1|a<script>alert(1)<!--\n# x$y_`z`$ [bold]*b* :boom: [c](d) \x1b[31m\u202e&lt;\\"
 SHOWN = NAME.replace("\n", " ").replace("\x1b", "\\x1b").replace("\u202e", "\\u202e")
@@ -182,31 +183,29 @@ def of_tasks() -> list[Record]:
     found = []
     for name in ("unquantized", "awq+clip_int3-g128"):
         one = read_record(RECORDS / f"{name}.json")
-        suite = one.cell.suites["multilingual"]
-        columns = dict(one.metrics[suite["metric"]]["columns"])
-        columns["language"] = [f"{part}{NAME}" for part in columns["language"]]
-        columns["outcome"] = [f"{NAME}{what}" for what in columns["outcome"]]
-        suite = {**suite, "tasks": {NAME: {"version": NAME, "num_fewshot": 0}}}
-        suites = {"perplexity": one.cell.suites["perplexity"], SUITE: suite}
-        found.append(
-            replace(
-                one,
-                cell=replace(one.cell, suites=suites),
-                status="partial",
-                failures={"perplexity": NAME},
-                notices=[NAME],
-                model_name=NAME,
-                metrics={suite["metric"]: {**one.metrics[suite["metric"]], "columns": columns}},
-                quantization={**one.quantization, "exempt": [f"{NAME}`"], "notices": [NAME]},
-                environment={
-                    **one.environment,
-                    "cpu": NAME,
-                    "platform": NAME,
-                    "packages": {NAME: NAME},
-                },
-            )
-        )
+        found.append(edited(one, rename))
     return found
+
+
+def rename(document: dict[str, Any]) -> None:
+    suites = document["cell"]["suites"]
+    suite = suites["multilingual"]
+    suite["tasks"] = {NAME: {"version": NAME, "items": 1, "num_fewshot": 0}}
+    document["cell"]["suites"] = {"perplexity": suites["perplexity"], SUITE: suite}
+    answers = document["metrics"][suite["metric"]]
+    columns = answers["columns"]
+    columns["language"] = [f"{part}{NAME}" for part in columns["language"]]
+    columns["outcome"] = [f"{NAME}{what}" for what in columns["outcome"]]
+    document |= {
+        "status": "partial",
+        "failures": {"perplexity": NAME},
+        "notices": [NAME],
+        "model_name": NAME,
+        "metrics": {suite["metric"]: answers},
+    }
+    if document["quantization"]:
+        document["quantization"] |= {"exempt": [f"{NAME}`"], "notices": [NAME]}
+    document["environment"] |= {"cpu": NAME, "platform": NAME, "packages": {NAME: NAME}}
 
 
 def test_everything_that_is_drawn_of_records(tmp_path: Path) -> None:
@@ -300,7 +299,7 @@ def test_a_gate_of_any_names(
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     request = asked.but(methods=("rtn",), calibration=None, suites=("perplexity",))
     outcome = compare(request, out=tmp_path / "run")
-    unquantized, quantized = (replace(one, model_name=NAME) for one in outcome.records)
+    unquantized, quantized = (but(one, model_name=NAME) for one in outcome.records)
     declared = declared_of(quantized.cell)
     made = Baseline(
         unquantized=unquantized,

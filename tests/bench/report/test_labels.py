@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench.records.record import Cell, Record
 from bench.report import labels
+from tests.bench.made import but, cell, record
 
 ROOT = Path(__file__).parents[3]
 
 
-def cell(method: str | None, scheme: str | None) -> Cell:
-    return Cell(
-        model="0" * 64,
-        tokenizer="0" * 64,
-        method=method,
-        method_settings={},
-        scheme=scheme,
-        exclude=(),
-        calibration=None,
-        suites={},
-        dtype="float32",
-        device="cpu",
-        seed=0,
-    )
-
-
-PLAIN, AWQ = cell(None, None), cell("awq+clip", "int4-g128")
+PLAIN, AWQ = cell(), cell("awq+clip", "int4-g128")
 
 
 def test_a_cell_is_named_as_its_place_needs() -> None:
     assert labels.of_cell(PLAIN) == labels.of_cell(PLAIN, scheme=PLAIN.scheme) == "FP32"
-    assert labels.of_cell(replace(PLAIN, dtype="float64")) == "float64"
+    assert labels.of_cell(but(PLAIN, dtype="float64")) == "float64"
     assert labels.of_cell(AWQ) == "AWQ + clip"
     assert labels.of_cell(AWQ, scheme=AWQ.scheme) == "AWQ + clip int4-g128"
     assert labels.of_stage(PLAIN) == "float32"
@@ -46,9 +29,9 @@ def test_a_cell_is_named_as_its_place_needs() -> None:
     ("backends", "plain"), [({}, "FP32"), ({"cpu": 7}, "codes, FP32")], ids=["plain", "codes"]
 )
 def test_a_row_says_if_codes_ran(backends: dict[str, int], plain: str) -> None:
-    made = Record(cell=PLAIN, status="done", model_name="m", parameters=1, backends=backends)
+    made = record(PLAIN, backends=backends)
     assert labels.of_row(made) == plain
-    assert labels.of_row(replace(made, cell=AWQ)) == "AWQ + clip"
+    assert labels.of_row(record(AWQ, backends=backends)) == "AWQ + clip"
 
 
 def test_what_was_timed_says_its_scheme() -> None:

@@ -17,8 +17,8 @@ def test_divergence_is_compared_by_window() -> None:
     awq, rtn = (open_cell(f"{method}@int4-g128", FOLDER) for method in ("awq", "rtn"))
     body = dict(pair(awq, rtn).body)
     assert set(body) == {*awq.cell.suites}
-    metric = awq.cell.suites["divergence"]["metric"]
-    ours, theirs = (np.array(one.metrics[metric]["window_kl"]) for one in (awq, rtn))
+    metric = awq.cell.suites["divergence"].metric
+    ours, theirs = (np.array(one.metrics[metric].window_kl) for one in (awq, rtn))
     said = [field.lines[0] for field in body["divergence"]]
     assert said[:2] == [f"{ours.mean():.4f}", f"{theirs.mean():.4f}"]
     assert said[2].split()[0] == f"{(ours - theirs).mean():+.4f}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,10 +11,11 @@ import torch
 from rich.console import Console
 
 from bench import registry
-from bench.records.record import Cell, Record
+from bench.records.record import Record
 from bench.report import perplexity, published
 from bench.report.grid import markdown, rich_table
 from suites.texts import WIKITEXT2_TEST_SHA256
+from tests.bench import made
 
 LLAMA_2_7B = "meta-llama/Llama-2-7b-hf"
 SIZE = 6_738_415_616
@@ -35,33 +35,20 @@ def record(
 ) -> Record:
     """A made-up measurement of four windows."""
     nll = (torch.tensor(value).log() + torch.tensor([-0.1, 0.1, 0.02, -0.02])).tolist()
-    cell = Cell(
-        model="0" * 64,
-        tokenizer="1" * 64,
-        method=method,
-        method_settings={},
-        scheme=scheme,
-        exclude=exclude,
-        calibration=None,
-        suites={"perplexity": {"metric": metric, "text_sha256": text_sha256}},
-        dtype="float16",
-        device="cuda",
-        seed=0,
-    )
-    return Record(
-        cell=cell,
-        status="done",
+    return made.record(
+        made.cell(
+            method,
+            scheme,
+            exclude=exclude,
+            suites={"perplexity": made.windows(metric=metric, text_sha256=text_sha256)},
+            dtype="float16",
+            device="cuda",
+        ),
+        {metric: made.perplexity(nll, of_windows=of_windows)},
         model_name=model_name,
         parameters=parameters,
-        metrics={
-            metric: {
-                "value": value, "windows": 4, "of_windows": of_windows, "window_nll": nll
-            }
-        },
         stored_bytes=10**9,
-        bits_per_weight=None if method is None else 4.16,
-        seconds={} if method is None else {"quantize": 60.0},
-    )  # fmt: skip
+    )
 
 
 def figures(one: Record) -> dict[str, float]:
@@ -230,6 +217,6 @@ def test_other_models_have_no_such_columns() -> None:
 
 def test_a_failed_cell_has_no_published_line() -> None:
     records = of_one_model()
-    broken = replace(records[1], status="failed", metrics={}, error="planted")
+    broken = made.but(records[1], status="failed", metrics={}, error="planted")
     layout = perplexity.grid(perplexity.rows([records[0], broken, *records[2:]]))
     assert dict(layout.body)["RTN"][0].lines == ("failed",)

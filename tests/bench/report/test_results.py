@@ -31,17 +31,13 @@ def tasks() -> Mapping[tuple[str | None, str | None], Record]:
     return {(one.cell.method, one.cell.scheme): one for one in records_of(TASKS)}
 
 
-def metric(record: Record, suite: str) -> Mapping[str, Any]:
-    return record.metrics[record.cell.suites[suite]["metric"]]
-
-
 def right(record: Record, suite: str, **facets: str) -> float:
     """Share of right answers among the items of these facets."""
-    columns = metric(record, suite)["columns"]
+    columns = record.answers[suite].columns
     chosen = [
         value
-        for place, value in enumerate(columns["value"])
-        if all(columns[name][place] == want for name, want in facets.items())
+        for place, value in enumerate(columns.value)
+        if all(columns.facet(name)[place] == want for name, want in facets.items())
     ]
     return sum(chosen) / len(chosen)
 
@@ -58,15 +54,15 @@ def test_the_table_of_tasks_has_every_cell(tasks: Mapping[Any, Record]) -> None:
     assert set(tasks) == {(None, None), *((m, s) for m in METHODS for s in SCHEMES)}
     for record in tasks.values():
         for suite in SUITES:
-            found = metric(record, suite)
-            assert found["items"] == found["of_items"]
+            found = record.answers[suite]
+            assert found.items == found.of_items
 
 
 def test_the_unquantized_model_can_do_what_it_is_asked(tasks: Mapping[Any, Record]) -> None:
     model = tasks[None, None]
     for suite, least in (("json", 0.8), ("tool_calls", 0.8), ("code", 0.6), ("long_prompt", 0.6)):
         assert right(model, suite, part="seen") > least, suite
-    for language in sorted(set(metric(model, "multilingual")["columns"]["language"])):
+    for language in sorted(set(model.answers["multilingual"].columns.facet("language"))):
         assert right(model, "multilingual", part="seen", language=language) > 0.8, language
 
 

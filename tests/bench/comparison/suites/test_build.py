@@ -24,7 +24,7 @@ def test_every_suite_states_its_seconds_or_that_they_are_not_known_before(
     )
     seconds = {name: suite.seconds(loaded, pace) for suite in suites for name in suite.protocols}
     assert list(seconds) == ["perplexity", "throughput", "json"]
-    windows = suites[0].protocols["perplexity"]["windows"]
+    windows = suites[0].protocols["perplexity"].windows
     assert seconds["perplexity"] == pytest.approx(windows * 32 / 100, rel=0.01)
     for suite in suites:
         assert (suite.time_note is None) == (suite.seconds(loaded, pace) is not None)

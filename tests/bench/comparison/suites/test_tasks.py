@@ -148,22 +148,22 @@ def test_every_damage_is_counted_where_it_belongs(
         "perplexity", "divergence", "json", "tool_calls", "multilingual",
     }  # fmt: skip
     for metric in ("json_acc", "tool_calls_acc", "multilingual_acc"):
-        assert base.metrics[metric]["value"] == 1.0
-        assert set(base.metrics[metric]["columns"]["outcome"]) == {"right"}
+        assert base.metrics[metric].value == 1.0
+        assert set(base.metrics[metric].columns.outcome) == {"right"}
     found = {one.suite: one for one in scores([base, int3]) if one.against}
     columns = found["json"].columns
-    dropped = [i for i, name in enumerate(columns["id"]) if int(name.split("/")[2]) % 3 == 0]
+    dropped = [i for i, name in enumerate(columns.id) if int(name.split("/")[2]) % 3 == 0]
     assert len(dropped) > 70
-    for index, outcome in enumerate(columns["outcome"]):
+    for index, outcome in enumerate(columns.outcome):
         assert (outcome != "right") == (index in dropped)
     against = found["json"].against
     assert against is not None
     assert (against.lost, against.gained) == (len(dropped), 0)
-    assert against.difference == pytest.approx(-len(dropped) / len(columns["id"]))
+    assert against.difference == pytest.approx(-len(dropped) / len(columns.id))
     assert against.low < against.difference < against.high < 0
     assert against.significant()
     # Tool calls: what is no call is no call, except where none was due.
-    assert Counter(found["tool_calls"].columns["outcome"])["no_call"] > 20
+    assert Counter(found["tool_calls"].columns.outcome)["no_call"] > 20
     # Nine languages: only Hindi is lost, and only Hindi's loss is beyond English's.
     losses = language_differences(
         found["multilingual"],
@@ -186,7 +186,7 @@ def test_the_table_says_it(measured: tuple[Request, Path, tuple[Record, ...]]) -
     rows = dict(layouts[2].body)
     assert list(rows) == ["KL, nats", "json", "tool_calls", "multilingual"]
     assert rows["json"][0].lines[0] == "100.0"
-    lost = sum(value == 0 for value in records[2].metrics["json_acc"]["columns"]["value"])
+    lost = sum(value == 0 for value in records[2].metrics["json_acc"].columns.value)
     assert f"-{lost} +0" in rows["json"][1].lines
     assert any(line.endswith("*") for line in rows["json"][1].lines)
     text = (folder / "tasks.md").read_text("utf-8")
@@ -219,9 +219,9 @@ def test_a_resumed_comparison_makes_its_reference_anew(
     request, folder, records = measured
     (folder / "records" / "rtn_int3-g64.json").unlink()
     again = compare(request, out=folder).records
-    metric = records[2].cell.suites["divergence"]["metric"]
+    metric = records[2].cell.suites["divergence"].metric
     assert again[2].metrics[metric] == records[2].metrics[metric]
-    assert again[2].metrics[metric]["value"] > 0
+    assert again[2].metrics[metric].value > 0
 
 
 def test_an_interrupted_cell_keeps_its_finished_suites(
@@ -250,7 +250,7 @@ def test_an_interrupted_cell_keeps_its_finished_suites(
     assert set(asked) == {"tool_calls"}
     for one, other in zip(outcome.records, whole, strict=True):
         for metric in ("json_acc", "tool_calls_acc"):
-            assert one.metrics[metric]["columns"] == other.metrics[metric]["columns"]
+            assert one.metrics[metric].columns == other.metrics[metric].columns
     assert not (outcome.folder / "unfinished").exists()
 
 
@@ -406,7 +406,7 @@ def test_divergence_alone(request_for: Request, tmp_path: Path) -> None:
         methods=("rtn",), schemes=("int4-g32", "int3-g64"), suites=("divergence",)
     )
     outcome = compare(request, out=tmp_path / "run")
-    values = [next(iter(record.metrics.values()))["value"] for record in outcome.records]
+    values = [next(iter(record.metrics.values())).value for record in outcome.records]
     assert 0 == values[0] < values[1] < values[2]
     assert len(draw.write(outcome.records, outcome.folder)) == 2
     validator = jsonschema.Draft202012Validator(SCHEMA)
@@ -453,8 +453,8 @@ def test_a_standard_suite_from_files_by_configuration(
     )
     (record,) = compare(request, out=tmp_path / "run").records
     metric = record.metrics["json_standard_acc"]
-    assert metric["columns"]["outcome"] == ["right", "right", "schema_invalid"] * 3
-    assert metric["value"] == pytest.approx(2 / 3)
+    assert metric.columns.outcome == ["right", "right", "schema_invalid"] * 3
+    assert metric.value == pytest.approx(2 / 3)
 
 
 def test_standard_sets_from_a_local_copy(
@@ -486,9 +486,9 @@ def test_standard_sets_from_a_local_copy(
         allow_code_execution=True,
     )
     (record,) = compare(request, out=tmp_path / "run").records
-    columns = record.metrics["awqbench_humaneval_acc"]["columns"]
-    assert columns["value"] == [1.0, 1.0, 0.0]
-    assert columns["outcome"] == ["right", "right", "wrong_result"]
+    columns = record.metrics["awqbench_humaneval_acc"].columns
+    assert columns.value == [1.0, 1.0, 0.0]
+    assert columns.outcome == ["right", "right", "wrong_result"]
 
 
 @pytest.mark.slow
@@ -516,10 +516,10 @@ def test_plain_lm_eval_runs_the_suites(tmp_path: Path) -> None:
     # The committed record has our own adapter's verdict on the same first items.
     record = read_record(root / "results/reference/tasks/records/unquantized.json")
     for suite in ("json", "tool_calls", "long_prompt"):
-        columns = record.metrics[f"{suite}_acc"]["columns"]
+        columns = record.metrics[f"{suite}_acc"].columns
         for part in ("seen", "reserved"):
             task = f"awqbench_{suite}_{part}"
-            assert results[task]["acc,none"] == columns["value"][columns["task"].index(task)]
+            assert results[task]["acc,none"] == columns.value[columns.task.index(task)]
     assert len(list((tmp_path / "out").rglob("samples_*.jsonl"))) == 8
 
 
@@ -552,12 +552,12 @@ def test_a_metric_of_the_whole_set_is_shown_and_not_paired(
     )
     outcome = compare(request, out=tmp_path / "run")
     metrics = [one.metrics["awqbench_pages_word_perplexity"] for one in outcome.records]
-    assert all(metric["value"] > 1 for metric in metrics)
-    assert metrics[0]["value"] != metrics[1]["value"]
-    assert metrics[0]["columns"]["value"] == [None] * 3
+    assert all(metric.value > 1 for metric in metrics)
+    assert metrics[0].value != metrics[1].value
+    assert metrics[0].columns.value == [None] * 3
     (layout,) = draw.write(outcome.records, outcome.folder)
     assert [entry.lines for _, row in layout.body for entry in row] == [
-        (f"{metric['value']:.4g}",) for metric in metrics
+        (f"{metric.value:.4g}",) for metric in metrics
     ]
     assert any("nothing can be paired" in note for note in layout.notes)
     validator = jsonschema.Draft202012Validator(SCHEMA)
@@ -591,16 +591,16 @@ def test_tasks_of_a_group_keep_each_its_own_metric(
     outcome = compare(request, out=tmp_path / "run")
     metrics = [one.metrics["awqbench_both_word_perplexity+acc"] for one in outcome.records]
     for metric in metrics:
-        columns = metric["columns"]
-        assert columns["task"] == ["awqbench_pages"] * 3 + ["awqbench_words"] * 3
-        assert columns["value"][:3] == [None] * 3
-        assert set(columns["value"][3:]) <= {0.0, 1.0}
-        assert metric["value"] == sum(columns["value"][3:]) / 3
-        assert set(metric["aggregates"]) == {"awqbench_pages"}
-        assert metric["aggregates"]["awqbench_pages"] > 1
+        columns = metric.columns
+        assert columns.task == ["awqbench_pages"] * 3 + ["awqbench_words"] * 3
+        assert columns.value[:3] == [None] * 3
+        assert set(columns.value[3:]) <= {0.0, 1.0}
+        assert metric.value == sum(columns.value[3:]) / 3
+        assert set(metric.aggregates) == {"awqbench_pages"}
+        assert metric.aggregates["awqbench_pages"] > 1
     (layout,) = draw.write(outcome.records, outcome.folder)
     (_, entries) = layout.body[0]
-    assert [entry.lines[0] for entry in entries] == [f"{100 * one['value']:.1f}" for one in metrics]
+    assert [entry.lines[0] for entry in entries] == [f"{100 * one.value:.1f}" for one in metrics]
     assert any("points" in note for note in layout.notes)
     assert any("beside it awqbench_pages" in note for note in layout.notes)
     validator = jsonschema.Draft202012Validator(SCHEMA)

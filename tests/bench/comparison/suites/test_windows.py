@@ -28,7 +28,7 @@ def test_divergence_is_from_the_model_that_was_the_unquantized_one(request_for: 
     request = request_for.but(suites=("divergence",), windows=2)
     loaded, say = open_model(request), quiet()
     (suite,) = WindowsSuite.build(request, loaded, say)
-    metric = suite.protocols["divergence"]["metric"]
+    metric = suite.protocols["divergence"].metric
     kept = Unquantized()
     itself = Subject(label="float32", loaded=loaded, is_unquantized=True, unquantized=kept)
     other = replace(itself, label="other", is_unquantized=False)
@@ -36,10 +36,10 @@ def test_divergence_is_from_the_model_that_was_the_unquantized_one(request_for: 
         suite.measure(other, say, ["divergence"])
     suite.prepare(itself, say)
     loaded.model.lm_head.weight.data.mul_(1.5)
-    assert suite.measure(itself, say, ["divergence"])[metric]["value"] == 0.0
-    assert suite.measure(other, say, ["divergence"])[metric]["value"] == 0.0  # the head is shared
+    assert suite.measure(itself, say, ["divergence"])[metric].value == 0.0
+    assert suite.measure(other, say, ["divergence"])[metric].value == 0.0  # the head is shared
     next(loaded.model.model.parameters()).data.mul_(1.5)
-    assert suite.measure(other, say, ["divergence"])[metric]["value"] > 0.0
+    assert suite.measure(other, say, ["divergence"])[metric].value > 0.0
     # Another suite of the same windows compares with it as well.
     (again,) = WindowsSuite.build(request, loaded, say)
-    assert again.measure(other, say, ["divergence"])[metric]["value"] > 0.0
+    assert again.measure(other, say, ["divergence"])[metric].value > 0.0
