@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from bench.comparison.progress import Reporter
+from bench.comparison.request import Request
 from bench.records.cell import CalibrationSet
 from bench.reference import CALIBRATION_FILE, TOKENIZER_FILE
 from quantcore.checkpoint import LoadedModel, sha256_of
@@ -51,6 +54,65 @@ class Calibration:
         samples, seqlen = self.tokens.shape
         digest = hashlib.sha256(self.tokens.numpy().tobytes()).hexdigest()
         return CalibrationSet(name=self.name, samples=samples, seqlen=seqlen, sha256=digest)
+
+
+def build_calibration(
+    request: Request, loaded: LoadedModel, text: texts.Text | None, say: Reporter
+) -> Calibration:
+    """Draw the calibration sequences that are asked for.
+
+    With none named: ``embedded`` for the reference model, else WikiText-2's training split if it
+    can be had, else ``self``.
+
+    Raises:
+        InputError: see `build`; also a text that overlaps the
+            evaluation's.
+    """
+    calibration = _named_calibration(request, loaded, say)
+    given = len(calibration.tokens)
+    if given < request.calibration.samples:
+        say.warn(
+            f"{calibration.source}: {given} calibration sequences, not the "
+            f"{request.calibration.samples} that {setting_name('calibration_samples')} asks for"
+        )
+    if text is not None:
+        refuse_overlap(calibration, text)
+    return calibration
+
+
+def _named_calibration(request: Request, loaded: LoadedModel, say: Reporter) -> Calibration:
+    if request.calibration.name is not None:
+        return _calibration(request.calibration.name, request, loaded, say)
+    if request.model == "reference":
+        return _calibration("embedded", request, loaded, say)
+    try:
+        return _calibration("wikitext2", request, loaded, say)
+    except InputError as error:
+        say.warn(f"calibrating on text sampled from the model itself, because {error}")
+        return _calibration("self", request, loaded, say)
+
+
+def _calibration(name: str, request: Request, loaded: LoadedModel, say: Reporter) -> Calibration:
+    seqlen = request.calibration.seqlen
+    if seqlen is None:
+        seqlen = min(512, loaded.context or 512)
+    samples = request.calibration.samples
+    total = samples * (seqlen - 1)
+    sampled = name == "self"  # the others are there at once
+    with say.stage("sample calibration text", total) if sampled else nullcontext(_ignore) as done:
+        return build(
+            name,
+            loaded,
+            samples=samples,
+            seqlen=seqlen,
+            seed=request.seed if request.calibration.seed is None else request.calibration.seed,
+            data_dir=request.data_dir,
+            done=done,
+        )
+
+
+def _ignore(count: int) -> None:
+    """Nobody watches."""
 
 
 def build(

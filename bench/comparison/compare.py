@@ -21,7 +21,7 @@ from bench.comparison.request import Request
 from bench.comparison.run_folder import RunFolder, default_names
 from bench.comparison.set_up import Setup, set_up
 from bench.comparison.workbench import Workbench
-from bench.records.record import Record, read_record
+from bench.records.record import Record
 from bench.report import draw
 from bench.report.grid import Grid
 
@@ -53,31 +53,32 @@ class Comparison:
     """It holds every cell, the unquantized model's first."""
     bench: Workbench
     price_per_hour: float | None = None
-    _tried: set[str] = field(default_factory=set)
+    _records: dict[str, Record] = field(init=False)
+    """They are, by cell, those that were there, and those of cells that were tried now."""
+
+    def __post_init__(self) -> None:
+        """Begin with the records that are there."""
+        self._records = dict(self.run.done)
 
     @property
     def pending(self) -> list[PlannedCell]:
         """Give the cells that have no whole record yet, and were not tried now."""
-        return [planned for planned in self.plan if not self._is_over(planned)]
+        return [planned for planned in self.plan if planned.cell.id not in self._records]
 
     def measure(self, planned: PlannedCell) -> Record:
-        """Measure one cell and keep its record; one that is there, or was tried now, is read.
+        """Measure one cell and keep its record, unless it is there or was tried now.
 
         Raises:
             InputError: the folder can no longer be written.
         """
         cell = planned.cell
-        if self._is_over(planned):
-            return read_record(self.run.path / cell.file_name)
-        record = self.bench.measure(planned)
-        self.run.keep(record)
-        self._tried.add(cell.id)
-        if record.status == "done":  # else another attempt takes up what its suites measured
-            self.bench.forget(cell)
-        return record
-
-    def _is_over(self, planned: PlannedCell) -> bool:
-        return planned.cell.id in self.run.done | self._tried
+        if cell.id not in self._records:
+            record = self.bench.measure(planned)
+            self.run.keep(record)
+            self._records[cell.id] = record
+            if record.status == "done":  # else another attempt takes up what its suites measured
+                self.bench.forget(cell)
+        return self._records[cell.id]
 
     def finish(self) -> Outcome:
         """Draw the tables, and remove what was only needed on the way.
@@ -86,9 +87,7 @@ class Comparison:
             InputError: the folder can no longer be written; the same comparison begun again
                 measures nothing, and draws.
         """
-        records = tuple(
-            read_record(self.run.path / planned.cell.file_name) for planned in self.plan
-        )
+        records = tuple(self._records[planned.cell.id] for planned in self.plan)
         layouts = draw.write(records, self.run.path, price_per_hour=self.price_per_hour)
         if all(record.status == "done" for record in records):
             # Else the same command with --out runs the suites that failed, and no other.
@@ -149,7 +148,7 @@ def begin(
     cells = [planned.cell for planned in setup.plan]
     with RunFolder.open(out, cells, request, say) as run:
         cache = run.path / _CACHE if on_disk else None
-        if run.resumed:
+        if run.done:
             say.say(f"going on with {run.path}: {len(run.done)} of {len(cells)} cells are there")
         for notice in setup.structure.notices:
             say.warn(notice)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import registry
+from bench.comparison.calibration import build_calibration
 from bench.comparison.calibrator import calibration_batch, quantize_with_progress
-from bench.comparison.inputs import build_calibration, open_model
 from bench.comparison.progress import Reporter, quiet
 from bench.comparison.request import Request
+from bench.comparison.set_up import open_model
 from bench.records import environment
 from quantcore import exclusion
 from quantcore.calibration import BlockWalk

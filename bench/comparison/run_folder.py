@@ -82,11 +82,10 @@ def locked(folder: Path, say: Reporter) -> Iterator[None]:
 class RunFolder:
     """It holds whole records only; the manifest says which comparison they belong to."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any], done: set[str]) -> None:
+    def __init__(self, path: Path, manifest: dict[str, Any], done: dict[str, Record]) -> None:
         """Use `RunFolder.open`."""
         self.path = path
         self.done = done
-        self.resumed = bool(done)
         self._manifest = manifest
 
     @classmethod
@@ -128,7 +127,8 @@ class RunFolder:
                     f"{path} holds another comparison ({_differences(there, request)}); name "
                     "another --out"
                 )
-        done = {cell.id for cell in cells if _is_done(path, cell)}
+        found = (_whole_record(path, cell) for cell in cells)
+        done = {record.cell.id: record for record in found if record is not None}
         manifest = {
             "key": key,
             "finished": False,
@@ -145,7 +145,7 @@ class RunFolder:
         Raises:
             InputError: the folder can no longer be written.
         """
-        if record.status != "done" and _is_done(self.path, record.cell):
+        if record.status != "done" and _whole_record(self.path, record.cell) is not None:
             return
         with writing(self.path, _FIX):
             record.write(self.path)
@@ -161,13 +161,13 @@ class RunFolder:
             write_json(self.path / _MANIFEST, self._manifest)
 
 
-def _is_done(folder: Path, cell: Cell) -> bool:
-    """Say whether a folder has a whole record of a cell."""
+def _whole_record(folder: Path, cell: Cell) -> Record | None:
+    """Read a folder's record of a cell; None if it has none on which every suite was measured."""
     file = folder / cell.file_name
     if not file.is_file():
-        return False
+        return None
     record = read_record(file)
-    return record.cell.id == cell.id and record.status == "done"
+    return record if record.cell.id == cell.id and record.status == "done" else None
 
 
 def default_names(request: Request) -> Iterator[Path]:

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import torch
 
 from bench import registry
 from bench.comparison.backends import check_backends_run, time_ways
-from bench.comparison.calibration import Calibration
+from bench.comparison.calibration import Calibration, build_calibration
 from bench.comparison.cells import PlannedCell, cell_of
-from bench.comparison.inputs import build_calibration, open_model
 from bench.comparison.progress import Reporter
 from bench.comparison.request import Request
 from bench.comparison.suites.build import build_suites, text_of
 from bench.comparison.suites.suite import Suite
 from bench.comparison.suites.windows import check_paired
-from quantcore.checkpoint import LoadedModel
+from bench.reference import MODEL_FOLDER
+from bench.report import labels
+from quantcore import files
+from quantcore.checkpoint import MANIFEST, LoadedModel, load, resolve
 from quantcore.discovery import discover
+from quantcore.errors import InputError, setting_name
 from quantcore.method import Method
 from quantcore.scheme import QuantScheme
 from quantcore.structure import Structure
+
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +91,40 @@ def set_up(request: Request, say: Reporter) -> Setup:
             ),
         ),
     )
+
+
+def open_model(request: Request) -> LoadedModel:
+    """Find, check and load the model.
+
+    Raises:
+        InputError: see `quantcore.checkpoint.load`; also an absent device.
+    """
+    device = request.load.device
+    if device == "cuda" and not torch.cuda.is_available():
+        called = setting_name("device")
+        raise InputError(f"{called} cuda: PyTorch sees no CUDA GPU here; use {called} cpu or auto")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = DTYPES.get(request.load.dtype)
+    if request.load.dtype == "auto" and device == "cpu":
+        dtype = torch.float32
+    folder = MODEL_FOLDER
+    if request.model != "reference":
+        folder = resolve(request.model, revision=request.load.revision)
+    name = request.model + _quantized_by_us(folder, request.backend)
+    return load(name, folder=folder, dtype=dtype, device=torch.device(device))
+
+
+def _quantized_by_us(folder: Path, backend: str | None) -> str:
+    """Say `` (AWQ INT4-g128, dequantized)`` of a folder that ``quantize`` wrote, else nothing."""
+    try:
+        manifest = json.loads(files.read_text(folder / MANIFEST))
+        method = labels.of_method(manifest["method"])
+        scheme = labels.of_scheme(str(manifest["scheme"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    how = "dequantized" if backend is None else "from its codes"
+    return f" ({method} {scheme}, {how})"
 
 
 def _load(

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench.comparison.calibration import build_calibration
 from bench.comparison.cells import PlannedCell, cell_of
 from bench.comparison.compare import Comparison, begin
-from bench.comparison.inputs import build_calibration, open_model
 from bench.comparison.progress import Reporter, quiet
 from bench.comparison.request import Request
 from bench.comparison.run_folder import OtherComparison
+from bench.comparison.set_up import open_model
 from bench.comparison.suites.build import build_suites, text_of
 from bench.comparison.suites.suite import Suite
 from bench.comparison.suites.windows import check_paired

@@ -19,10 +19,10 @@ from unittest.mock import patch
 
 from bench.comparison import calibrator, estimate, set_up
 from bench.comparison.compare import compare
-from bench.comparison.inputs import open_model
 from bench.comparison.progress import Reporter
 from bench.comparison.request import Request
 from bench.comparison.run_folder import RunFolder
+from bench.comparison.set_up import open_model
 from bench.comparison.suites import windows
 from bench.records import environment
 from bench.report import draw as drawing  # `draw` would be taken for this benchmark's own chart

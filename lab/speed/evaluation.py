@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from bench.comparison.inputs import evaluation_windows, open_model
 from bench.comparison.progress import Reporter
 from bench.comparison.request import Request
+from bench.comparison.set_up import open_model
+from bench.comparison.suites.windows import evaluation_windows
 from lab.speed.timing import (
     fresh,
     interleave,

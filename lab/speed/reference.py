@@ -22,9 +22,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from bench.comparison.inputs import build_calibration, evaluation_windows, open_model
+from bench.comparison.calibration import build_calibration
 from bench.comparison.progress import Reporter
 from bench.comparison.request import Request
+from bench.comparison.set_up import open_model
+from bench.comparison.suites.windows import evaluation_windows
 from bench.reference import MODEL_FOLDER
 from lab.speed.timing import interleave, machine, markdown, mib, paired_ratio, spread, summary
 from quantcore.errors import InputError

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lm_eval.api.instance import Instance
 
-from bench.comparison.inputs import open_model
 from bench.comparison.progress import Reporter
 from bench.comparison.request import Request
+from bench.comparison.set_up import open_model
 from lab.speed.timing import (
     interleave,
     machine,

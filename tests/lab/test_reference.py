@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from awq_impl.method import AWQ
 from baselines.rtn import RTN
 from bench.comparison import calibration, compare
-from bench.comparison.inputs import build_calibration
+from bench.comparison.calibration import build_calibration
 from bench.comparison.progress import quiet
 from bench.comparison.request import Request
 from bench.records.record import Record

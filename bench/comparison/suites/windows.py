@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from bench.comparison import estimate
+from bench.comparison.calibration import check_vocabulary
 from bench.comparison.estimate import Pace
-from bench.comparison.inputs import choose_text, evaluation_windows
 from bench.comparison.progress import Reporter
 from bench.comparison.request import Request
 from bench.comparison.suites.suite import Metrics, PartFailed, Subject, Suite, reason_of
@@ -22,8 +22,8 @@ from bench.records import environment
 from bench.records.metrics import Divergence, Perplexity
 from bench.records.protocols import WindowsProtocol
 from quantcore.checkpoint import LoadedModel
-from quantcore.errors import InputError
-from suites import divergence, perplexity
+from quantcore.errors import InputError, setting_name
+from suites import divergence, perplexity, texts
 from suites.perplexity import Windows
 from suites.texts import Text
 
@@ -195,6 +195,46 @@ class WindowsSuite(Suite):
             "of_windows": self.windows.of,
             "text_tokens": self.windows.text_tokens,
         }
+
+
+def choose_text(request: Request, say: Reporter) -> Text:
+    """Load the evaluation text: with none named WikiText-2 if it can be had, else the embedded.
+
+    Raises:
+        InputError: the text that was named cannot be had.
+    """
+    if request.text.name is not None:
+        return texts.evaluation_text(request.text.name, data_dir=request.data_dir)
+    try:
+        text = texts.evaluation_text("wikitext2", data_dir=request.data_dir)
+    except InputError as error:
+        say.warn(f"evaluating on the embedded text, because {error}")
+        return texts.embedded()
+    say.say(f"Evaluating on WikiText-2, as no {setting_name('text')} was named: {text.source}")
+    return text
+
+
+def evaluation_windows(request: Request, loaded: LoadedModel, text: Text) -> Windows:
+    """Cut the evaluation windows: min(2048, context) tokens unless asked otherwise.
+
+    Raises:
+        InputError: a window longer than the context, or too little text.
+    """
+    seqlen = request.text.seqlen
+    if seqlen is None:
+        seqlen = min(2048, loaded.context or 2048)
+        if text.name == "embedded":
+            seqlen = min(seqlen, 256)  # a short text: many short windows say more than few long
+    if loaded.context is not None and seqlen > loaded.context:
+        raise InputError(
+            f"{setting_name('seqlen')} {seqlen} is longer than the model's context of "
+            f"{loaded.context}; give a shorter window"
+        )
+    windows = perplexity.cut_windows(
+        text.name, text.content, loaded.tokenizer, seqlen=seqlen, count=request.text.windows
+    )
+    check_vocabulary(windows.tokens, loaded)
+    return windows
 
 
 def check_paired(request: Request, *, paired: bool) -> None:

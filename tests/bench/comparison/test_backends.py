@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bench.comparison.compare import Outcome, compare
-from bench.comparison.inputs import open_model
 from bench.comparison.quantize import quantize
 from bench.comparison.request import Request
+from bench.comparison.set_up import open_model
 from bench.comparison.suites.throughput import ThroughputSuite
 from bench.records.record import Record
 from bench.report import draw

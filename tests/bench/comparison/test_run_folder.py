@@ -153,7 +153,7 @@ def test_one_that_is_finished_while_it_is_looked_at_is_no_more_gone_on_with(
     def slow(place: Path, say: Reporter) -> Iterator[None]:
         if place == folder:
             with real(folder, say):
-                RunFolder(folder, {"key": "any"}, set()).finish()
+                RunFolder(folder, {"key": "any"}, {}).finish()
         with real(place, say):
             yield
 

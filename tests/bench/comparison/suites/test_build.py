@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bench.comparison import estimate
-from bench.comparison.inputs import open_model
 from bench.comparison.progress import quiet
 from bench.comparison.request import Request
+from bench.comparison.set_up import open_model
 from bench.comparison.suites.build import build_suites, text_of
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bench.comparison.compare import compare
-from bench.comparison.inputs import open_model
 from bench.comparison.progress import quiet
 from bench.comparison.request import Request
+from bench.comparison.set_up import open_model
 from bench.comparison.suites.suite import Subject, Unquantized
 from bench.comparison.suites.windows import WindowsSuite
 
