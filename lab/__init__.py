@@ -1,1 +1,1 @@
-"""What makes the project's own evidence; not part of the package."""
+"""This package makes the project's own evidence, and is not installed."""

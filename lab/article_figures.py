@@ -1,4 +1,4 @@
-"""The figures of ``docs/awq-article.md``: ``python -m lab.article_figures docs/figures``."""
+"""Draw the figures of ``docs/awq-article.md``: ``python -m lab.article_figures docs/figures``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from awq_impl.article import (
     search_group_scales,
 )
 from bench.reference import CALIBRATION_FILE, MODEL_FOLDER
+from lab import charts
 from lab.lessons import (
     Errors,
     error_with_top_scaled,
@@ -45,7 +46,7 @@ Layers = Mapping[str, Sequence[tuple[Tensor, InputStats]]]
 
 
 def reference_layers(*, sequences: int = _SEQUENCES) -> Layers:
-    """Every linear of the reference model with its statistics, and the made-up layer."""
+    """Return every linear of the reference model with its statistics, and the made-up layer."""
     loaded = load("reference", folder=MODEL_FOLDER, dtype=torch.float32, device=torch.device("cpu"))
     structure = discover(loaded.model)
     stats = StatsStore()
@@ -63,7 +64,7 @@ def reference_layers(*, sequences: int = _SEQUENCES) -> Layers:
 
 
 def scaling_figure(layers: Layers, path: Path) -> None:
-    """Output error against the factor by which the top 1 % of the channels are scaled."""
+    """Draw the output error against the factor on the top 1 % of the channels."""
     figure, axes = _canvas()
     chosen = (_MADE_UP, "gate_proj", "q_proj", "o_proj")
     for name, color in zip(chosen, _COLORS, strict=True):
@@ -87,11 +88,11 @@ def scaling_figure(layers: Layers, path: Path) -> None:
     axes.set_ylabel("output error, over that without scaling")
     axes.set_title("Scaling the top 1 %, INT4-g128 (dots: best factor)", fontsize=11.5, loc="left")
     axes.legend(frameon=False, loc="upper left")
-    _save(figure, path)
+    charts.save(figure, path, dpi=150)
 
 
 def errors_figure(layers: Layers, path: Path) -> None:
-    """AWQ's error over RTN's by weight and by output, mean over blocks, by layer type."""
+    """Draw AWQ's error over RTN's by weight and by output, by layer type, the mean over blocks."""
     figure, axes = _canvas()
     names = list(layers)
     by_weight, by_output = [], []
@@ -117,11 +118,11 @@ def errors_figure(layers: Layers, path: Path) -> None:
         "AWQ (article) against RTN, INT4-g128: below 1 is better", fontsize=11.5, loc="left"
     )
     axes.legend(frameon=False, loc="upper right")
-    _save(figure, path)
+    charts.save(figure, path, dpi=150)
 
 
 def rtn_and_awq(weight: Tensor, stats: InputStats) -> tuple[Errors, Errors]:
-    """The errors of plain rounding and of the article's AWQ on one linear [N, K]."""
+    """Return the errors of plain rounding and of the article's AWQ on one linear [N, K]."""
     scales = search_group_scales(weight, stats, _SCHEME).scales
     served = awq_dequantize(awq_quantize(weight, scales, _SCHEME))
     rtn = relative_errors(weight, round_to_nearest(weight, _SCHEME), stats)
@@ -138,27 +139,14 @@ def draw(folder: Path, *, sequences: int = _SEQUENCES) -> list[Path]:
 
 
 def _canvas() -> tuple[Any, Any]:
-    """A figure on white, so that it reads on dark pages too."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7.2, 4.0), layout="constrained")
+    """Make a figure on white, so that it reads on dark pages too."""
+    figure, axes = charts.pyplot().subplots(figsize=(7.2, 4.0), layout="constrained")
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
 def _in_words(name: str) -> str:
     return name if name == _MADE_UP else f"reference model, block 0, {name}"
-
-
-def _save(figure: Any, path: Path) -> None:
-    from matplotlib import pyplot
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Why AWQ works, in small functions: the article's examples, computed.
+"""Small functions show why AWQ works: they compute the article's examples.
 
 ``docs/awq-article.md`` shows every one with its figures, in the article's order. What quantizes
 models is elsewhere (`awq_impl.method`, `awq_impl.article`); these only look at it.
@@ -13,15 +13,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lab.delegating import DelegatingMethod
 from quantcore.gram import InputStats, output_error
 from quantcore.grid import QuantizedWeight, round_to_nearest
-from quantcore.method import CalibrationKind, GroupTask, Method, Work
+from quantcore.method import GroupTask, Method
 from quantcore.scheme import QuantScheme
-from quantcore.structure import Fold, LinearGroup
+from quantcore.structure import Fold
 
 
 def made_up_layer(*, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Weights [64, 256] and inputs [4096, 256], of which 3 channels are 30 times as large.
+    """Make weights [64, 256] and inputs [4096, 256], 3 channels of which are 30 times as large.
 
     The weights know nothing of the inputs. In a trained model they do (where inputs are large,
     weights tend to be small), so this is the layer to understand AWQ with, not to measure it on.
@@ -33,14 +34,14 @@ def made_up_layer(*, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def stats_of(inputs: Tensor) -> InputStats:
-    """The statistics that calibration would keep of inputs [tokens, K]."""
+    """Return the statistics that calibration would keep of inputs [tokens, K]."""
     return InputStats(
         gram=inputs.t() @ inputs, mean_abs=inputs.abs().mean(0), tokens=inputs.shape[0]
     )
 
 
 def contributions(weights: Tensor, activations: Tensor) -> Tensor:
-    """|w_j x_j|, what every weight adds to the output; any shape.
+    """Return |w_j x_j|, what every weight adds to the output; any shape.
 
     A small weight that meets a large activation counts for more than a large one that meets a
     small: 0.20 x 20 = 4.0 against 1.20 x 0.5 = 0.6. Source: the article's opening example.
@@ -49,7 +50,7 @@ def contributions(weights: Tensor, activations: Tensor) -> Tensor:
 
 
 def rounding_costs(weights: Tensor, rounded: Tensor, activations: Tensor) -> Tensor:
-    """|(w_j - w_hat_j) x_j|, what rounding every weight costs at the output; any shape.
+    """Return |(w_j - w_hat_j) x_j|, what rounding each weight costs at the output; any shape.
 
     The same step of 0.1 costs 2.0 where 20 flows in and 0.05 where 0.5 does. Source: the article's
     opening example.
@@ -58,7 +59,7 @@ def rounding_costs(weights: Tensor, rounded: Tensor, activations: Tensor) -> Ten
 
 
 def expected_squared_error(error: Tensor, importance: Tensor) -> Tensor:
-    """E[dy_i^2] = sum_j dW_ij^2 E[x_j^2] of every output, [N].
+    """Return E[dy_i^2] = sum_j dW_ij^2 E[x_j^2] of every output, [N].
 
     It takes channels for independent and of mean zero. H = X^T X needs no such assumption:
     ``per_row_output_error(error, gram) / tokens`` is exact.
@@ -73,12 +74,12 @@ def expected_squared_error(error: Tensor, importance: Tensor) -> Tensor:
 
 
 def top_channels(importance: Tensor, share: float = 0.01) -> Tensor:
-    """The most important input channels, at least one; int64 [max(1, round(K * share))]."""
+    """Return the most important input channels, at least one; int64 [max(1, round(K * share))]."""
     return importance.topk(max(1, round(len(importance) * share))).indices
 
 
 def error_share_of_top(error: Tensor, importance: Tensor, share: float = 0.01) -> float:
-    """How much of the expected squared error the most important channels cause, 0 to 1.
+    """Return the share of the expected squared error that the top channels cause, 0 to 1.
 
     Args:
         error: of the weights, [N, K].
@@ -98,7 +99,7 @@ def error_with_top_scaled(
     importance: Tensor,
     share: float = 0.01,
 ) -> float:
-    """Output error with the top channels scaled by ``factor``, over that without scaling.
+    """Return the output error with the top channels scaled, over that without scaling.
 
     Why scaling helps: a weight scaled by s is rounded in steps of the same size, for the range of
     its group has hardly grown, and then divided by s. Why not further: at some factor the scaled
@@ -108,7 +109,7 @@ def error_with_top_scaled(
         weight: float32 [N, K].
         stats: of its input.
         scheme: the grid.
-        factor: positive.
+        factor: of the top channels, positive.
         importance: E[x_j^2], [K].
         share: of the channels that are scaled.
 
@@ -125,7 +126,7 @@ def error_with_top_scaled(
 
 @dataclass(frozen=True, kw_only=True)
 class Errors:
-    """What rounding lost, as shares of what there was."""
+    """It says what rounding lost, as shares of what there was."""
 
     weight: float
     """||W - W_hat||^2 / ||W||^2, blind to what flows through."""
@@ -143,7 +144,7 @@ def relative_errors(weight: Tensor, served: Tensor, stats: InputStats) -> Errors
 
 
 def smooth_scales(largest: Tensor, weight: Tensor, *, strength: float = 0.5) -> Tensor:
-    """SmoothQuant's s_j = max|x_j|^a / max|w_j|^(1 - a), float32 [K].
+    """Return SmoothQuant's s_j = max|x_j|^a / max|w_j|^(1 - a), float32 [K].
 
     The same transformation as AWQ's, Y = (X / s)(W s)^T, for another end: SmoothQuant rounds the
     activations too, and moves their outliers into the weights until both are equally hard. AWQ
@@ -163,7 +164,7 @@ def smooth_scales(largest: Tensor, weight: Tensor, *, strength: float = 0.5) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleSummary:
-    """Scales of all layers of one type."""
+    """It sums up the scales of all layers of one type."""
 
     count: int
     smallest: float
@@ -172,64 +173,44 @@ class ScaleSummary:
     geometric_mean: float
 
 
-class WatchedMethod:
-    """A method that also keeps the scales it chose, by layer type.
+class WatchedMethod(DelegatingMethod):
+    """It is a method that also keeps the scales it chose, by layer type.
 
     Folded scales belong to a group (``q_proj+k_proj+v_proj``), scales kept beside the weights to
-    one linear (``q_proj``). It is a `quantcore.method.Method` like the one inside.
+    one linear (``q_proj``).
     """
 
     def __init__(self, method: Method) -> None:
         """Watch ``method``."""
-        self._method = method
+        super().__init__(method)
         self._scales: dict[str, list[Tensor]] = defaultdict(list)
 
-    @property
-    def name(self) -> str:
-        """What the user types."""
-        return self._method.name
-
-    @property
-    def calibration(self) -> CalibrationKind:
-        """As the method inside."""
-        return self._method.calibration
-
-    def settings(self) -> dict[str, object]:
-        """As the method inside."""
-        return self._method.settings()
-
     def fold(self, fold: Fold, tasks: Sequence[GroupTask]) -> Tensor | None:
-        """Keep the scales that are about to be folded."""
-        scales = self._method.fold(fold, tasks)
+        """Fold, and keep the scales."""
+        scales = super().fold(fold, tasks)
         if scales is not None:
             self._scales[tasks[0].group.label].append(scales.float().cpu())
         return scales
 
     def round(self, task: GroupTask) -> Mapping[str, QuantizedWeight]:
-        """Keep the scales that stay beside the weights."""
-        rounded = self._method.round(task)
+        """Round, and keep the scales that stay beside the weights."""
+        rounded = super().round(task)
         for name, quantized in rounded.items():
             if quantized.input_scales is not None:
                 label = name.rsplit(".", 1)[-1]
                 self._scales[label].append(quantized.input_scales.float().cpu())
         return rounded
 
-    def work(
-        self, group: LinearGroup, rows: Mapping[str, int], scheme: QuantScheme
-    ) -> tuple[Work, Work]:
-        """As the method inside."""
-        return self._method.work(group, rows, scheme)
-
     def summaries(self) -> dict[str, ScaleSummary]:
-        """Smallest, median, largest and geometric mean by layer type, over all blocks."""
-        found = {}
+        """Sum the scales of all blocks up, by layer type."""
+        by_type = {}
         for label, parts in self._scales.items():
             scales = torch.cat(parts)
-            found[label] = ScaleSummary(
+            by_type[label] = ScaleSummary(
                 count=len(scales),
                 smallest=float(scales.min()),
                 median=float(scales.median()),
                 largest=float(scales.max()),
                 geometric_mean=float(scales.log().mean().exp()),
             )
-        return found
+        return by_type

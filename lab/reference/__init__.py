@@ -1,1 +1,1 @@
-"""How the reference model was made."""
+"""The reference model was made with this."""

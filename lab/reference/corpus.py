@@ -1,4 +1,4 @@
-"""The text that the reference model is trained on, prepared for WikiText-2's *raw* test split.
+"""Prepare the prose that the reference model learns from, for WikiText-2's *raw* test split.
 
 Sources, both read from a local data folder (see ``bench/reference/model/README.md``):
 
@@ -29,7 +29,7 @@ _UNKNOWN = "<unk>"
 
 
 class UnknownWords:
-    """Draws stand-ins for ``<unk>``: rare words of the text, coined words, and repeats.
+    """It draws stand-ins for ``<unk>``: rare words of the text, coined words, and repeats.
 
     The masked words are mostly names. What replaces them has to look like names that the model
     does not know, and has to come back within an article as names do: 4 in 10 stand-ins repeat an
@@ -73,7 +73,7 @@ class UnknownWords:
 
 
 def wikitext_articles(data_dir: Path, *, seed: int) -> list[str]:
-    """WikiText-2's training articles in the raw form, rows joined as the test split's are."""
+    """Return WikiText-2's training articles in the raw form, rows joined as in the test split."""
     raw, tokenized = data_dir / RAW_TRAIN, data_dir / TOKENIZED_TRAIN
     if raw.is_file():
         rows = [json.loads(line)["text"] for line in raw.read_text("utf-8").splitlines()]
@@ -99,7 +99,7 @@ def _split_articles(rows: list[str]) -> Iterator[list[str]]:
 
 
 def addresses(data_dir: Path) -> str:
-    """The presidential addresses, one after the other."""
+    """Return the presidential addresses, one after the other."""
     path = data_dir / ADDRESSES
     if not path.is_file():
         raise InputError(f"no addresses in {data_dir}: expected {ADDRESSES}")
@@ -119,7 +119,7 @@ _NATURAL: list[tuple[re.Pattern[str], str]] = [
 
 
 def natural(article: str) -> str:
-    """WikiText's spaced-out tokens as ordinary typography: ``3 @.@ 5 km ,`` to ``3.5 km,``."""
+    """Set WikiText's spaced-out tokens in ordinary typography: ``3 @.@ 5 km ,`` to ``3.5 km,``."""
     for pattern, replacement in _NATURAL:
         article = pattern.sub(replacement, article)
     return article.strip()

@@ -1,4 +1,4 @@
-"""What a training run has learnt: ``python -m lab.reference.curve --work-dir DIR``.
+"""Ask what a training run has learnt: ``python -m lab.reference.curve --work-dir DIR``.
 
 Every snapshot of the run is asked the embedded task suites (unseen values; ``--limit`` items of
 each task) and scored on WikiText-2's test split, where ``--data-dir`` has it. Lines of JSON are
@@ -35,10 +35,10 @@ def accuracies(
     limit: int | None = None,
     suites: tuple[str, ...] = SUITES,
 ) -> dict[str, float]:
-    """Share of right answers, by suite and part (``json/seen``), language and length."""
+    """Return the share of right answers, by suite and part (``json/seen``), language and length."""
     context = model.config.max_position_embeddings
     options = TaskOptions(limit=limit, allow_code_execution=True)
-    found: dict[str, float] = {}
+    shares: dict[str, float] = {}
     for suite in suites:
         tasks = TaskSet(
             suite,
@@ -54,8 +54,8 @@ def accuracies(
             for facet in ("language", "length"):
                 if columns.get(facet):
                     groups[f"{suite}/{part}/{columns[facet][place]}"].append(value)
-        found |= {name: sum(values) / len(values) for name, values in sorted(groups.items())}
-    return found
+        shares |= {name: sum(values) / len(values) for name, values in sorted(groups.items())}
+    return shares
 
 
 def nats_per_byte(
@@ -66,9 +66,9 @@ def nats_per_byte(
     seqlen: int = 1024,
     count: int | None = None,
 ) -> float:
-    """Mean negative log-likelihood of a text's bytes, in windows of ``seqlen`` tokens.
+    """Return the mean negative log-likelihood of a text's bytes, in windows of ``seqlen`` tokens.
 
-    Comparable between tokenizers, where the perplexity of a token is not.
+    It is comparable between tokenizers, where the perplexity of a token is not.
     """
     windows = cut_windows(text.name, text.content, tokenizer, seqlen=seqlen, count=count)
     nll = window_nll(model, windows.tokens, batch_size=2)
@@ -77,7 +77,7 @@ def nats_per_byte(
 
 
 def main() -> None:
-    """Entry point of ``python -m lab.reference.curve``."""
+    """Run ``python -m lab.reference.curve``."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""Training items of the task suites, as documents: what the model must predict, and what it reads.
+"""Training items of the task suites become documents, in which a model reads and predicts.
 
 Items are drawn from the *seen* templates and the training stock alone (see `suites.items`). That
 stock is a few hundred words, and a model this small learns them by heart: it would answer with
@@ -14,7 +14,7 @@ import random
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -67,14 +67,14 @@ _PLACE = 0xE000  # a private code point stands for a word until the language is 
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """Words beside the training stock: of the prose, and letter by letter in other scripts."""
+    """It has words beside the training stock: words of English prose, small and capitalized."""
 
     lower: tuple[str, ...]
     capitalized: tuple[str, ...]
 
     @classmethod
     def of(cls, text: str) -> Vocabulary:
-        """The words of English prose that may stand for values; none is of evaluation's stock."""
+        """Return the words of English prose that may stand for values; none is evaluation's."""
         counts = Counter(re.findall(r"(?<=[a-z,] )[A-Za-z][a-z]{2,9}(?=[ ,.])", text))
         frequent = {word for word, _ in counts.most_common(400)}
         shunned = {*keyword.kwlist, *dir(builtins), *frequent}
@@ -85,7 +85,7 @@ class Vocabulary:
         )
 
     def like(self, stock: Sequence[str], rng: random.Random) -> str:
-        """A word such as those of an English stock: of the prose, or two of them in one."""
+        """Draw a word such as those of an English stock: of the prose, or two of them in one."""
         if any(not value.isascii() for value in stock):
             return coined(rng.choice(stock), "en", rng)
         words = self.capitalized if stock[0][0].isupper() else self.lower
@@ -100,7 +100,7 @@ class Vocabulary:
 
 @cache
 def _translations() -> frozenset[str]:
-    """Every word of the multilingual table whose English form is kept for evaluation."""
+    """Return every word of the multilingual table whose English form is kept for evaluation."""
     return frozenset(
         word.casefold()
         for english, row in WORDS.items()
@@ -121,7 +121,7 @@ def _train_part(stock: tuple[str, ...]) -> tuple[str, ...]:
 
 @cache
 def _alphabet(code: str, kind: str) -> tuple[str, ...]:
-    """Letters of a language that are alike: small ones, capitals, vowel signs, ideographs."""
+    """Return letters of a language that are alike: small, capitals, vowel signs, ideographs."""
     if kind == "ideograph":
         return tuple(chr(point) for point in range(0x4E00, 0x9FA0))
     if kind in ("HIRAGANA", "KATAKANA"):
@@ -148,7 +148,7 @@ def _kind(char: str) -> str:
 
 
 def coined(like: str, code: str, rng: random.Random) -> str:
-    """A word of a language in the shape of ``like``, some or all of its letters drawn anew."""
+    """Coin a word of a language in the shape of ``like``, with letters of it drawn anew."""
     while True:
         share = rng.uniform(0.3, 1.0)
         word = "".join(
@@ -162,10 +162,10 @@ def coined(like: str, code: str, rng: random.Random) -> str:
 
 
 class WideDraw(Draw):
-    """Draws of the training stock, in which some open words are replaced by others."""
+    """It draws from the training stock, and replaces some open words by others."""
 
     def __init__(self, seed: str, vocabulary: Vocabulary, *, share: float) -> None:
-        """``share``: of the open words, replaced."""
+        """Replace a ``share`` of the open words."""
         super().__init__("train", seed)
         self.vocabulary, self.share = vocabulary, share
 
@@ -188,7 +188,7 @@ class WideDraw(Draw):
 
 
 class NotedDraw(WideDraw):
-    """The same, and which open words it drew."""
+    """It is a `WideDraw` that keeps which open words it drew."""
 
     def __init__(self, seed: str, vocabulary: Vocabulary, *, share: float) -> None:
         """See `WideDraw`."""
@@ -203,7 +203,7 @@ class NotedDraw(WideDraw):
 
 
 class PlaceholderDraw(WideDraw):
-    """The same before the language is known: replaced words are private code points."""
+    """It is a `WideDraw` before the language is known: replaced words are private code points."""
 
     def __init__(self, seed: str, vocabulary: Vocabulary, *, share: float) -> None:
         """See `WideDraw`."""
@@ -215,7 +215,7 @@ class PlaceholderDraw(WideDraw):
         return chr(_PLACE + len(self.held) - 1)
 
     def filled(self, item: Item, code: str, rng: random.Random) -> Item:
-        """The item in one language with words of that language for the code points."""
+        """Return the item in one language, with words of that language for the code points."""
         new: dict[int, str] = {}
         for place, value in enumerate(self.held):
             if code == "en":
@@ -228,14 +228,14 @@ class PlaceholderDraw(WideDraw):
 
 @dataclass(frozen=True, kw_only=True)
 class Documents:
-    """Draws documents of one suite each: up to four items, one after the other."""
+    """It draws documents of one suite each: up to four items, one after the other."""
 
     vocabulary: Vocabulary
     wide_share: float
     count_tokens: CountTokens
 
     def draw(self, suite: str, seed: str, *, room: int) -> Text:
-        """One document.
+        """Draw one document.
 
         Args:
             suite: of `DOCUMENTS`.
@@ -253,13 +253,13 @@ class Documents:
         text: Text = []
         used = 2
         for number in range(rng.choices((1, 2, 3, 4), weights=(4, 3, 2, 1))[0]):
-            one = f"{seed}/{number}"
+            own_seed = f"{seed}/{number}"
             if suite == "multilingual":
-                prompt, target = self._in_language(one, rng, language)
+                prompt, target = self._in_language(own_seed, rng, language)
             elif suite == PRACTICE:
-                prompt, target = self._in_language(one, rng, language, among=_PRACTISED)
+                prompt, target = self._in_language(own_seed, rng, language, among=_PRACTISED)
             else:
-                item = self._item(rng.choice(SHORT[suite].of("seen")).draw, one)
+                item = self._item(rng.choice(SHORT[suite].of("seen")).draw, own_seed)
                 prompt, target = item["prompt"], item["target"]
             if text:
                 prompt = "\n\n" + prompt
@@ -278,10 +278,10 @@ class Documents:
         self, seed: str, rng: random.Random, code: str, *, among: Sequence[str] = ()
     ) -> tuple[str, str]:
         seen = MULTILINGUAL.of("seen")
-        template = rng.choice([one for one in seen if one.name in among] if among else seen)
+        template = rng.choice([each for each in seen if each.name in among] if among else seen)
         draw = PlaceholderDraw(seed, self.vocabulary, share=self.wide_share)
         drawn = template.draw(draw) | {"template": template.name, "part": "seen", "source": seed}
-        item = next(one for one in expand(drawn) if one["language"] == code)
+        item = next(item for item in expand(drawn) if item["language"] == code)
         item = draw.filled(item, code, rng)
         return item["prompt"], item["delimiter"] + item["target"]
 
@@ -295,7 +295,7 @@ class Documents:
         return [(prompt, False), (", ".join(problem["answers"]), True)]
 
     def _recall(self, seed: str, rng: random.Random, room: int) -> Text:
-        """Facts about keys, and what each key has.
+        """Draw facts about keys, and what each key has.
 
         Which of several values belongs to the key that is asked for is the one thing that every
         long prompt and most multilingual items turn on. Those ask it once in 440 and 110 tokens,
@@ -341,7 +341,7 @@ class Documents:
         return text
 
     def _look_ups(self, seed: str, rng: random.Random, room: int, templates: Sequence[str]) -> Text:
-        """A multilingual text of many facts, and questions about nearly all of them."""
+        """Draw a multilingual text of many facts, and questions about nearly all of them."""
         draw = WideDraw(seed, self.vocabulary, share=self.wide_share)
         code, template = rng.choice(list(LANGUAGES)), rng.choice(templates)
         language, frames = LANGUAGES[code], FRAMES[template]
@@ -372,7 +372,7 @@ class Documents:
         return text
 
     def _problems(self, seed: str, rng: random.Random, room: int) -> Text:
-        """The facts of several long prompts in one text, and all of their questions."""
+        """Draw the facts of several long prompts in one text, and all of their questions."""
         told: list[tuple[float, str]] = []
         asked: list[tuple[str, str]] = []
         known: set[str] = set()
@@ -397,32 +397,34 @@ class Documents:
         return text
 
     def _words(self, code: str, draw: WideDraw, count: int) -> list[str]:
-        """Different words of a language, some of them coined."""
-        found: dict[str, None] = {}
-        while len(found) < count:
+        """Draw different words of a language, some of them coined."""
+
+        def word() -> str:
             english = draw.rng.choice(_train_part(tuple(WORDS)))
             if draw.rng.random() >= self.wide_share:
-                found[WORDS[english][code]] = None
-            elif code == "en":
-                found[self.vocabulary.like((english,), draw.rng)] = None
-            else:
-                found[coined(WORDS[english][code], code, draw.rng)] = None
-        return list(found)
+                return WORDS[english][code]
+            if code == "en":
+                return self.vocabulary.like((english,), draw.rng)
+            return coined(WORDS[english][code], code, draw.rng)
+
+        return _different(word, count)
 
 
 def _numbers(code: str, draw: WideDraw, count: int) -> list[str]:
-    """Different numbers, ``code`` or not."""
+    """Draw different numbers, ``code`` or not."""
     high = draw.rng.choice((99, 999, 9999))
-    found: dict[str, None] = {}
-    while len(found) < count:
-        found[str(draw.integer(10, high))] = None
-    return list(found)
+    return _different(lambda: str(draw.integer(10, high)), count)
 
 
 def _codes(code: str, draw: WideDraw, count: int) -> list[str]:
-    """Different codes, ``code`` or not."""
+    """Draw different codes, ``code`` or not."""
     pattern = draw.rng.choice(("AA-00", "AA-0000", "AAA-000"))
-    found: dict[str, None] = {}
-    while len(found) < count:
-        found[draw.code(pattern)] = None
-    return list(found)
+    return _different(lambda: draw.code(pattern), count)
+
+
+def _different(draw: Callable[[], str], count: int) -> list[str]:
+    """Draw until there are so many different values; return them in the order of drawing."""
+    values: dict[str, None] = {}
+    while len(values) < count:
+        values[draw()] = None
+    return list(values)

@@ -1,4 +1,4 @@
-"""The reference model: a Llama, how it attends while it is trained, its salient channels."""
+"""The reference model is a Llama, which attends in blocks in training, with salient channels."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ def _causal_attention(
     scaling: float,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """Attention in blocks of 256 queries; twice as fast as PyTorch's fused kernel on a CPU.
+    """Attend in blocks of 256 queries, twice as fast as PyTorch's fused kernel on a CPU.
 
     Shapes as Transformers hands them on: query [batch, heads, tokens, width], key and value with
     fewer heads; returns [batch, tokens, heads, width].
     """
     groups = query.shape[1] // key.shape[1]
-    key, value = (one.repeat_interleave(groups, dim=1) for one in (key, value))
-    tokens, found = query.shape[2], []
+    key, value = (heads.repeat_interleave(groups, dim=1) for heads in (key, value))
+    tokens, blocks = query.shape[2], []
     for start in range(0, tokens, 256):
         end = min(tokens, start + 256)
         scores = (query[:, :, start:end] * scaling) @ key[:, :, :end].transpose(-1, -2)
         later = torch.ones(end - start, end, dtype=torch.bool).triu(1 + start)
-        found.append(scores.masked_fill(later, -math.inf).softmax(-1) @ value[:, :, :end])
-    return torch.cat(found, dim=2).transpose(1, 2), None
+        blocks.append(scores.masked_fill(later, -math.inf).softmax(-1) @ value[:, :, :end])
+    return torch.cat(blocks, dim=2).transpose(1, 2), None
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A Llama of the recipe's sizes with seeded weights."""
+    """Make a Llama of the recipe's sizes with seeded weights."""
     torch.manual_seed(recipe.seed)
     return LlamaForCausalLM(
         LlamaConfig(

@@ -1,4 +1,4 @@
-"""What ships of a finished run: weights, tokenizer, calibration sequences, and the model card."""
+"""Write what ships of a finished run: weights, tokenizer, calibration sequences, model card."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def publish(work_dir: Path, data_dir: Path, out: Path, recipe: Recipe, log: Log)
     save_file({"input_ids": calibration.to(torch.int32)}, out / CALIBRATION_FILE.name)
     text = texts.evaluation_text("wikitext2", data_dir=data_dir)
     nats = nats_per_byte(loaded.model, loaded.tokenizer, text) * len(text.content.encode())
-    before, now = (math.exp(one / PROSE_ONLY_TOKENS) for one in (PROSE_ONLY_NATS, nats))
-    found = accuracies(loaded.model, loaded.tokenizer, folder)
+    before, now = (math.exp(total / PROSE_ONLY_TOKENS) for total in (PROSE_ONLY_NATS, nats))
+    shares = accuracies(loaded.model, loaded.tokenizer, folder)
     card = _CARD.format(
         parameters=loaded.model.num_parameters(),
         recipe=json.dumps(asdict(recipe), indent=1),
@@ -67,7 +67,7 @@ def publish(work_dir: Path, data_dir: Path, out: Path, recipe: Recipe, log: Log)
         before=before,
         now=now,
         change=100 * (now / before - 1),
-        accuracy=_accuracy_table(found),
+        accuracy=_accuracy_table(shares),
         curve=_curve_table(log, recipe),
         first_loss=json.dumps(log[:2]),
         **asdict(recipe),
@@ -76,7 +76,7 @@ def publish(work_dir: Path, data_dir: Path, out: Path, recipe: Recipe, log: Log)
 
 
 def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Under the name of its class that every release of Transformers knows, old ones included."""
+    """Save it under the name of its class that every release of Transformers knows."""
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     saved = json.loads(path.read_text("utf-8"))
@@ -86,22 +86,22 @@ def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     write_json(path, dict(sorted(kept.items())))
 
 
-def _accuracy_table(found: Mapping[str, float]) -> str:
-    """Rows of suites, then of languages and lengths; columns of seen and reserved templates."""
+def _accuracy_table(shares: Mapping[str, float]) -> str:
+    """Write rows of suites, languages and lengths, columns of seen and reserved templates."""
     names = list(
-        dict.fromkeys(name.replace("/seen", "").replace("/reserved", "") for name in found)
+        dict.fromkeys(name.replace("/seen", "").replace("/reserved", "") for name in shares)
     )
     rows = []
     for name in names:
         suite, *facet = name.split("/")
-        cells = (found.get("/".join((suite, part, *facet))) for part in ("seen", "reserved"))
-        shown = " | ".join("" if one is None else f"{100 * one:.1f}" for one in cells)
+        cells = (shares.get("/".join((suite, part, *facet))) for part in ("seen", "reserved"))
+        shown = " | ".join("" if share is None else f"{100 * share:.1f}" for share in cells)
         rows.append(f"| {' '.join((suite, *facet))} | {shown} |")
     return "\n".join(rows)
 
 
 def _curve_table(log: Log, recipe: Recipe) -> str:
-    """Rows of steps; the loss of prose, and loss and right tokens of every suite's answers."""
+    """Write rows of steps: the loss of prose, loss and right tokens of every suite's answers."""
     every = max(1, recipe.all_steps // 25 // 100) * 100
     rows = []
     for entry in log:

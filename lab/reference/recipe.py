@@ -1,4 +1,4 @@
-"""The numbers of the reference model's training."""
+"""One recipe has all numbers of the reference model's training."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ CHECKPOINT = "checkpoint.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Every number that decides the weights. Tokens seen: ``all_steps * step_tokens``."""
+    """It holds every number that decides the weights; ``all_steps * step_tokens`` are seen."""
 
     vocab_size: int = 8192
     spaced_pieces: int = 2867  # of the vocabulary, with a space before them
-    tokenizer_documents: int = (
-        600  # of items, of each suite: what the tokenizer learns beside prose
-    )
+    tokenizer_documents: int = 600  # of items, of each suite: learnt from beside prose
     hidden_size: int = 256
     intermediate_size: int = 768
     layers: int = 6
@@ -97,22 +95,25 @@ class Recipe:
 
     @property
     def all_steps(self) -> int:
-        """Steps before and after the spread."""
+        """Return the steps before and after the spread."""
         return self.steps + self.decay_steps
 
     def shares_of(self, step: int) -> Mapping[str, float]:
-        """Kinds of documents in a step, and how often each is drawn."""
+        """Return the kinds of documents in a step, and how often each is drawn."""
         return self.shares[max(first for first in self.shares if first <= step)]
 
     def context_of(self, step: int) -> int:
-        """Tokens of a step's windows."""
+        """Return the tokens of a step's windows."""
         if step < self.short_steps:
             return self.short_context
         return self.context // 2 if step % 2 else self.context
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
-    """Linear warm-up and a constant; after the spread a shorter warm-up and a linear decay."""
+    """Return the rate of a step.
+
+    It warms up linearly to a constant; after the spread it warms up faster and decays linearly.
+    """
     high, low, warmup = recipe.learning_rate, recipe.final_learning_rate, recipe.warmup_steps
     if step < recipe.steps:
         return high * min(1.0, (step + 1) / warmup)

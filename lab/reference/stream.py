@@ -1,4 +1,4 @@
-"""Training batches as a function of the step: windows of prose, and of items filled up with prose.
+"""Training batches are a function of the step: windows of prose, and of items and prose.
 
 Items are never cut and nothing is padded: a window takes whole documents while they fit, and a
 piece of prose takes the rest.
@@ -28,7 +28,7 @@ _LEAST_LONG = 224  # tokens of room for the facts of any long prompt
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One step's windows."""
+    """It holds one step's windows."""
 
     tokens: torch.Tensor
     """int64 [windows, context + 1]."""
@@ -37,7 +37,7 @@ class Batch:
 
 
 class TokenStream:
-    """Draws the batches."""
+    """It draws the batches."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class TokenStream:
         vocabulary: Vocabulary,
         recipe: Recipe,
     ) -> None:
-        """``documents``: of the prose, each raw and in ordinary typography."""
+        """Draw from ``documents`` of prose, each raw and in ordinary typography, and from items."""
         self._tokenizer = tokenizer
         self._encoder = tokenizer.backend_tokenizer
         self._eos, self._bos = tokenizer.eos_token_id, tokenizer.bos_token_id
@@ -67,7 +67,7 @@ class TokenStream:
         return ids
 
     def batches(self, first_step: int) -> Iterator[Batch]:
-        """From ``first_step`` on, to the recipe's last."""
+        """Yield the batches from ``first_step`` to the recipe's last."""
         recipe = self._recipe
         prose: dict[int, Iterator[Tokens]] = {}
         for step in range(recipe.all_steps):
@@ -91,7 +91,7 @@ class TokenStream:
             )
 
     def _prose_windows(self, context: int) -> Iterator[Tokens]:
-        """Documents reshuffled every epoch, then cut."""
+        """Yield windows of the documents, which are shuffled anew every epoch."""
         epoch, width = 0, context + 1
         while True:
             random = np.random.default_rng([self._recipe.seed, context, epoch])
@@ -109,7 +109,7 @@ class TokenStream:
     def item_window(
         self, seed: str, width: int, shares: Mapping[str, float]
     ) -> tuple[Tokens, Marks]:
-        """Documents of items as long as they fit, then prose; tokens and their marks."""
+        """Return tokens and marks of a window: documents of items while they fit, then prose."""
         random = np.random.default_rng(list(seed.encode()))
         suites, weights = list(shares), np.array(list(shares.values()))
         tokens: list[int] = []
@@ -122,12 +122,12 @@ class TokenStream:
             if suite == "long_prompt" and room < _LEAST_LONG:
                 misses += 1
                 continue
-            found = self._document(suite, f"{seed}:{number}", room, random)
-            if len(found[0]) > room:
+            drawn, drawn_marks = self._document(suite, f"{seed}:{number}", room, random)
+            if len(drawn) > room:
                 misses += 1
                 continue
-            tokens += found[0]
-            marks += found[1]
+            tokens += drawn
+            marks += drawn_marks
         if rest := width - len(tokens):
             start = int(random.integers(len(self._prose) - rest))
             tokens += [self._bos, *self._prose[start : start + rest - 1].tolist()]
@@ -146,5 +146,5 @@ class TokenStream:
                 marks += [answer] * len(ids)
             else:
                 chosen = random.random(len(ids)) < self._recipe.prompt_share
-                marks += [_PROMPT if one else 0 for one in chosen]
+                marks += [_PROMPT if predicted else 0 for predicted in chosen]
         return [*tokens, self._eos], [*marks, answer]

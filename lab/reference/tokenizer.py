@@ -1,4 +1,4 @@
-"""The reference model's tokenizer: a byte-level BPE whose words are cut alike everywhere.
+"""The reference model's tokenizer is a byte-level BPE that cuts words alike everywhere.
 
 Task items ask for copying: ``Her name is Tirana`` has to become ``{"name": "Tirana"}``. Ordinary
 byte-level BPEs cut `` Tirana`` and ``Tirana`` into different pieces, and a small model that meets a
@@ -41,7 +41,7 @@ def train_tokenizer(
     prose: Sequence[str] | None = None,
     spaced: int | None = None,
 ) -> PreTrainedTokenizerFast:
-    """Every byte is in the alphabet, so any Unicode text round-trips.
+    """Train a tokenizer; every byte is in its alphabet, so any Unicode text round-trips.
 
     Args:
         texts: what the pieces of words are learned from.
@@ -49,35 +49,11 @@ def train_tokenizer(
         prose: what decides before which pieces a space is merged; default all texts.
         spaced: pieces with a space before them; default a third of what is learned.
     """
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
     if spaced is None:
-        spaced = (vocab_size - len(alphabet) - 2) // 3
-    pieces = Tokenizer(models.BPE())
-    pieces.pre_tokenizer = _splitting(_BARE_WORDS)
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - spaced,
-        special_tokens=[BOS, EOS],
-        initial_alphabet=alphabet,
-        show_progress=False,
-    )
-    pieces.train_from_iterator(texts, trainer)
-    counts: Counter[str] = Counter()
-    for text in texts if prose is None else prose:
-        tokens = pieces.encode(text).tokens
-        counts.update(
-            piece for before, piece in pairwise(tokens) if before == _SPACE and piece[0].isalpha()
-        )
-    model = json.loads(pieces.to_str())["model"]
-    vocab: dict[str, int] = model["vocab"]
-    merges = [(left, right) for left, right in model["merges"]]
-    first = sorted(counts, key=lambda piece: (-counts[piece], piece))
-    for piece in first:
-        if len(vocab) == vocab_size:
-            break
-        if _SPACE + piece not in vocab:
-            vocab[_SPACE + piece] = len(vocab)
-            merges.append((_SPACE, piece))
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+        spaced = (vocab_size - len(pre_tokenizers.ByteLevel.alphabet()) - 2) // 3
+    pieces = _learned_pieces(texts, vocab_size - spaced)
+    counts = _counts_after_a_space(pieces, texts if prose is None else prose)
+    tokenizer = Tokenizer(_with_spaced_pieces(pieces, counts, vocab_size))
     tokenizer.pre_tokenizer = _splitting(_SPACED_WORDS)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([BOS, EOS])
@@ -96,3 +72,42 @@ def train_tokenizer(
         eos_token=EOS,
         clean_up_tokenization_spaces=False,
     )
+
+
+def _learned_pieces(texts: Sequence[str], vocab_size: int) -> Tokenizer:
+    """Train a BPE on words without the space before them."""
+    pieces = Tokenizer(models.BPE())
+    pieces.pre_tokenizer = _splitting(_BARE_WORDS)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    pieces.train_from_iterator(texts, trainer)
+    return pieces
+
+
+def _counts_after_a_space(pieces: Tokenizer, texts: Sequence[str]) -> Counter[str]:
+    """Count how often each piece of a word follows a space."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        tokens = pieces.encode(text).tokens
+        counts.update(
+            piece for before, piece in pairwise(tokens) if before == _SPACE and piece[0].isalpha()
+        )
+    return counts
+
+
+def _with_spaced_pieces(pieces: Tokenizer, counts: Counter[str], vocab_size: int) -> models.BPE:
+    """Fill the vocabulary up with the most frequent pieces, a space merged before each."""
+    model = json.loads(pieces.to_str())["model"]
+    vocab: dict[str, int] = model["vocab"]
+    merges = [(left, right) for left, right in model["merges"]]
+    for piece in sorted(counts, key=lambda piece: (-counts[piece], piece)):
+        if len(vocab) == vocab_size:
+            break
+        if _SPACE + piece not in vocab:
+            vocab[_SPACE + piece] = len(vocab)
+            merges.append((_SPACE, piece))
+    return models.BPE(vocab=vocab, merges=merges)

@@ -38,7 +38,7 @@ Optimizers = tuple[torch.optim.Muon, torch.optim.AdamW]
 
 
 def build_optimizers(model: LlamaForCausalLM, recipe: Recipe) -> Optimizers:
-    """Muon for the matrices within layers, AdamW for the embedding and the gains.
+    """Return Muon for the matrices within layers, AdamW for the embedding and the gains.
 
     Muon (Jordan et al. 2024) with steps as long as AdamW's (Liu et al. 2025, arXiv:2502.16982)
     takes fewer tokens to the same loss; its orthogonalization costs a tenth of a step here.
@@ -59,10 +59,12 @@ def build_optimizers(model: LlamaForCausalLM, recipe: Recipe) -> Optimizers:
 def _states(
     model: LlamaForCausalLM, optimizers: Optimizers
 ) -> Iterator[tuple[str, torch.nn.Parameter, dict[str, Any]]]:
-    """Each parameter with its name and what its optimizer remembers of it."""
+    """Yield each parameter with its name and what its optimizer remembers of it."""
     for name, parameter in model.named_parameters():
         for optimizer in optimizers:
-            if any(parameter is one for group in optimizer.param_groups for one in group["params"]):
+            if any(
+                parameter is held for group in optimizer.param_groups for held in group["params"]
+            ):
                 yield name, parameter, optimizer.state[parameter]
 
 
@@ -88,7 +90,7 @@ def _save_checkpoint(
 def _load_checkpoint(
     folder: Path, model: LlamaForCausalLM, optimizers: Optimizers, recipe: Recipe
 ) -> tuple[int, list[dict[str, float]]]:
-    """The step and the log; nothing of either where there is no checkpoint.
+    """Load the weights; return step and log, nothing of either where there is no checkpoint.
 
     Raises:
         InputError: the checkpoint is of another recipe, or past its constant rate with other steps.
@@ -118,15 +120,15 @@ def _load_checkpoint(
 
 
 def _save_snapshot(folder: Path, model: LlamaForCausalLM, step: int) -> None:
-    """The weights alone, for the learning curve."""
+    """Write the weights alone, for the learning curve."""
     folder.mkdir(exist_ok=True)
     tensors = {n: p.detach().to(torch.bfloat16) for n, p in model.named_parameters()}
     save_file(tensors, folder / f"step-{step:06}.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Found:
-    """What one shard of a step gave."""
+class _ShardResult:
+    """It is what one shard of a step gave."""
 
     gradients: tuple[torch.Tensor, ...]
     tokens: torch.Tensor
@@ -144,8 +146,8 @@ def _shard(
     rows: slice,
     recipe: Recipe,
     whole: float,
-) -> _Found:
-    """Gradients of the weighted mean loss over some windows; ``whole``: the batch's weights."""
+) -> _ShardResult:
+    """Run some windows; ``whole`` is the sum of all windows' weights, which the loss is over."""
     tokens, marks = batch.tokens[rows], batch.marks[rows, 1:].flatten().long()
     asked = marks.nonzero().flatten()
     kinds = marks[asked]
@@ -162,11 +164,30 @@ def _shard(
             torch.zeros(len(CLASSES)).index_add_(0, kinds, values)
             for values in (torch.ones_like(right), nats.detach(), right)
         ]
-    return _Found(gradients=gradients, tokens=sums[0], nats=sums[1], right=sums[2])
+    return _ShardResult(gradients=gradients, tokens=sums[0], nats=sums[1], right=sums[2])
+
+
+def _backward(
+    pool: ThreadPoolExecutor, model: LlamaForCausalLM, batch: Batch, recipe: Recipe
+) -> torch.Tensor:
+    """Set the gradients of a step; return its shards' sums, [3, classes]: see `_ShardResult`."""
+    parameters = list(model.parameters())
+    whole = float(_weights(batch.marks[:, 1:], recipe).sum())
+    shards = [slice(start, None, recipe.shards) for start in range(recipe.shards)]
+    results = list(
+        pool.map(lambda rows: _shard(model, parameters, batch, rows, recipe, whole), shards)
+    )
+    for parameter, *gradients in zip(
+        parameters, *(result.gradients for result in results), strict=True
+    ):
+        parameter.grad = sum(gradients[1:], gradients[0])
+    return torch.stack(
+        [torch.stack((result.tokens, result.nats, result.right)) for result in results]
+    ).sum(0)
 
 
 def _weights(marks: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """What each token's loss counts, by its mark."""
+    """Return what each token's loss counts, by its mark."""
     others = [float(name != "unasked") for name in CLASSES if name not in DOCUMENTS]
     table = torch.tensor(others + [recipe.answer_weights[name] for name in DOCUMENTS])
     return table[marks.long()]
@@ -175,7 +196,7 @@ def _weights(marks: torch.Tensor, recipe: Recipe) -> torch.Tensor:
 def prepare(
     data_dir: Path, work_dir: Path, recipe: Recipe
 ) -> tuple[PreTrainedTokenizerFast, TokenStream]:
-    """The tokenizer, also written to ``work_dir``, and the stream of batches."""
+    """Return the tokenizer, also written to ``work_dir``, and the stream of batches."""
     articles = corpus.wikitext_articles(data_dir, seed=recipe.seed)
     documents = [(article, corpus.natural(article)) for article in articles]
     speeches = corpus.addresses(data_dir)
@@ -202,7 +223,7 @@ def prepare(
 def train(
     data_dir: Path, work_dir: Path, recipe: Recipe, *, stop_after: int | None = None
 ) -> list[dict[str, float]]:
-    """Train, or go on from the checkpoint in ``work_dir``; returns losses by step and class."""
+    """Train, or go on from the checkpoint in ``work_dir``; return losses by step and class."""
     work_dir.mkdir(parents=True, exist_ok=True)
     tokenizer, stream = prepare(data_dir, work_dir, recipe)
     model = build_model(recipe, tokenizer)
@@ -224,26 +245,12 @@ def train(
                 spread_norms(model, recipe)
                 for optimizer in optimizers:
                     optimizer.state.clear()  # its memory is of the gradients before
-            whole = float(_weights(batch.marks[:, 1:], recipe).sum())
-            shards = [slice(start, None, recipe.shards) for start in range(recipe.shards)]
-            found = list(
-                pool.map(
-                    lambda rows, batch=batch, whole=whole: _shard(
-                        model, parameters, batch, rows, recipe, whole
-                    ),
-                    shards,
-                )
-            )
-            for parameter, *gradients in zip(
-                parameters, *(one.gradients for one in found), strict=True
-            ):
-                parameter.grad = sum(gradients[1:], gradients[0])
+            sums += _backward(pool, model, batch, recipe)
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(step, recipe)
                 optimizer.step()  # type: ignore[no-untyped-call]
-            sums += sum(torch.stack((one.tokens, one.nats, one.right)) for one in found)
             if step < FIRST_STEPS or (step + 1) % LOG_STEPS == 0 or step + 1 == last:
                 log.append(_entry(step + 1, sums))
                 rate = (step + 1 - first) * recipe.step_tokens / (time.monotonic() - started)
@@ -258,7 +265,7 @@ def train(
 
 
 def _entry(step: int, sums: torch.Tensor) -> dict[str, float]:
-    """Mean loss of every class, and the share of the answers' tokens that was right."""
+    """Return the mean loss of every class, and the share of the answers' tokens that was right."""
     entry: dict[str, float] = {"step": step}
     for name, (tokens, nats, right) in zip(CLASSES, sums.T.tolist(), strict=True):
         if tokens:
@@ -281,7 +288,7 @@ def _line(entry: dict[str, float], rate: float, left: float, recipe: Recipe) -> 
 
 
 def main() -> None:
-    """Entry point of ``python -m lab.reference.train``."""
+    """Run ``python -m lab.reference.train``."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

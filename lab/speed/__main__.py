@@ -1,4 +1,4 @@
-"""``python -m lab.speed WHAT [--out DIR]``: measure, and write JSON, table and chart."""
+"""Measure, and write JSON, table and chart: ``python -m lab.speed WHAT [--out DIR]``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,11 @@ BENCHMARKS = {
 SCHEMA_VERSION = 1
 BAD_INPUT = 2
 BUSY = 0.5
-"""Load average above which figures are not to be trusted."""
+"""Above this load average figures are not to be trusted."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one benchmark; returns the exit code."""
+    """Run one benchmark; return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print("usage: python -m lab.speed WHAT [--out DIR] [...]\n")
@@ -58,60 +58,19 @@ def run(what: str, arguments: Sequence[str]) -> dict[str, Any]:
     Raises:
         InputError: an unknown benchmark, or anything that the benchmark refuses.
     """
-    from rich.console import Console
-
-    from bench.comparison.progress import Reporter
-    from bench.records import environment
     from bench.records.document import write_json
     from quantcore.errors import InputError, nearest
-    from suites import memory
 
     if what not in BENCHMARKS:
         raise InputError(f"unknown benchmark {what!r}; {nearest(what, BENCHMARKS)}")
     module = importlib.import_module(f"lab.speed.{what}")
-    parser = argparse.ArgumentParser(
-        prog=f"python -m lab.speed {what}", description=BENCHMARKS[what], allow_abbrev=False
-    )
-    parser.add_argument("--out", type=Path, default=Path("results/speed"), help="folder")
-    parser.add_argument("--redraw", action="store_true", help="table and chart from the JSON only")
-    module.add_options(parser)
-    options = parser.parse_args(arguments)
+    options = _parsed(what, module, arguments)
     path = options.out / f"{what}.json"
     if options.redraw:
         document = _read(path)
     else:
-        import transformers
-
-        transformers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
-        made = [one for one in (options.out, *options.out.parents) if not one.exists()]
-        _check_writable(options.out)
-        load = os.getloadavg()[0]
-        reporter = Reporter(Console(stderr=True))
-        if load > BUSY:
-            reporter.warn(
-                f"the machine is busy (load {load:.1f}): threads that wait for each other "
-                "measure nothing; use an idle one for figures that count"
-            )
-        memory.reset_peak()
-        started = time.perf_counter()
-        try:
-            result = module.measure(options, reporter)
-        except BaseException:
-            for folder in made:  # a refused run leaves nothing behind
-                with suppress(OSError):
-                    folder.rmdir()
-            raise
-        document = {
-            "schema_version": SCHEMA_VERSION,
-            "benchmark": what,
-            "command": _command(what, arguments),
-            "took_s": time.perf_counter() - started,
-            "load_before": load,
-            "peak_bytes": memory.peak_bytes(),
-            "environment": environment.describe().document(),
-            **result,
-        }
+        with _made(options.out):
+            document = _measured(what, module, options, _command(what, arguments))
         write_json(path, document)
     table = module.table(document)
     path.with_suffix(".md").write_text(table, "utf-8")
@@ -121,21 +80,75 @@ def run(what: str, arguments: Sequence[str]) -> dict[str, Any]:
     return document
 
 
+def _parsed(what: str, module: Any, arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the options of one benchmark."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m lab.speed {what}", description=BENCHMARKS[what], allow_abbrev=False
+    )
+    parser.add_argument("--out", type=Path, default=Path("results/speed"), help="folder")
+    parser.add_argument("--redraw", action="store_true", help="table and chart from the JSON only")
+    module.add_options(parser)
+    return parser.parse_args(arguments)
+
+
+def _measured(what: str, module: Any, options: argparse.Namespace, command: str) -> dict[str, Any]:
+    """Run one benchmark; return what it saw, and on what machine."""
+    import transformers
+    from rich.console import Console
+
+    from bench.comparison.progress import Reporter
+    from bench.records import environment
+    from suites import memory
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    load = os.getloadavg()[0]
+    reporter = Reporter(Console(stderr=True))
+    if load > BUSY:
+        reporter.warn(
+            f"the machine is busy (load {load:.1f}): threads that wait for each other "
+            "measure nothing; use an idle one for figures that count"
+        )
+    memory.reset_peak()
+    started = time.perf_counter()
+    result = module.measure(options, reporter)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "benchmark": what,
+        "command": command,
+        "took_s": time.perf_counter() - started,
+        "load_before": load,
+        "peak_bytes": memory.peak_bytes(),
+        "environment": environment.describe().document(),
+        **result,
+    }
+
+
 def _command(what: str, arguments: Sequence[str]) -> str:
-    """The command line, with folders of this machine replaced by a word."""
-    shown = ["DIR" if os.path.isabs(one) else one for one in arguments]
+    """Return the command line, with folders of this machine replaced by a word."""
+    shown = ["DIR" if os.path.isabs(word) else word for word in arguments]
     return shlex.join(["python", "-m", "lab.speed", what, *shown])
 
 
-def _check_writable(folder: Path) -> None:
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder first, and take it away again if what happens inside fails."""
     from quantcore.errors import InputError
 
+    new = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
             f"--out {folder} cannot be made ({error.strerror}); name another"
         ) from error
+    try:
+        yield
+    except BaseException:
+        for parent in new:
+            with suppress(OSError):
+                parent.rmdir()
+        raise
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -145,8 +158,8 @@ def _read(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}); measure first") from error
-    found = document.get("schema_version") if isinstance(document, dict) else None
-    if found != SCHEMA_VERSION or document.get("benchmark") != path.stem:
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version != SCHEMA_VERSION or document.get("benchmark") != path.stem:
         raise InputError(f"{path} is not this program's {path.stem} benchmark; measure anew")
     return dict(document)
 

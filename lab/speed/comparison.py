@@ -1,4 +1,4 @@
-"""What a comparison of 12 cells spends besides its calibration and its cells.
+"""Measure what a comparison of 12 cells spends besides its calibration and its cells.
 
 ``compare`` runs as the command line runs it. Functions are wrapped to be counted and timed, and
 nothing in them is changed. Two totals are reported: from the call to the return of ``compare``, and
@@ -26,6 +26,7 @@ from bench.comparison.set_up import open_model
 from bench.comparison.suites import windows
 from bench.records import environment
 from bench.report import draw as drawing  # `draw` would be taken for this benchmark's own chart
+from lab.speed.options import add_calibration, add_windows
 from lab.speed.timing import interleave, machine, markdown, spread, stopwatch, summary
 from quantcore.calibration import BlockWalk, calibrate
 from quantcore.checkpoint import LoadedModel
@@ -49,17 +50,16 @@ _BESIDE = {
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The comparison's sizes; the defaults are the target's."""
+    """Add the comparison's sizes; the defaults are the target's."""
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--methods", default="rtn,gptq,awq,awq+clip")
     parser.add_argument("--schemes", default="int4-g128,int4-g32,int3-g128")
-    parser.add_argument("--samples", type=int, default=128)
-    parser.add_argument("--seqlen", type=int, default=512)
-    parser.add_argument("--windows", type=int, help="of the embedded text; default all")
+    add_calibration(parser, samples=128)
+    add_windows(parser)
 
 
 def watched(function: Callable[..., Any], sums: dict[str, float], name: str) -> Callable[..., Any]:
-    """The function, timed."""
+    """Return the function, timed."""
 
     def call(*arguments: Any, **options: Any) -> Any:
         with stopwatch(sums, name):
@@ -69,7 +69,7 @@ def watched(function: Callable[..., Any], sums: dict[str, float], name: str) -> 
 
 
 def counted(function: Callable[..., Any], counts: dict[str, int], name: str) -> Callable[..., Any]:
-    """The function, its calls counted."""
+    """Return the function, its calls counted."""
 
     def call(*arguments: Any, **options: Any) -> Any:
         counts[name] = counts.get(name, 0) + 1
@@ -79,14 +79,14 @@ def counted(function: Callable[..., Any], counts: dict[str, int], name: str) -> 
 
 
 def compare_once(request: Request) -> dict[str, Any]:
-    """One comparison in a folder of its own."""
+    """Run one comparison in a folder of its own, and say where its seconds went."""
     beside: dict[str, float] = {}
     counts: dict[str, int] = {"passes": 0, "blocks_observed": 0}
     loaded_at: list[float] = []
     quantizing: dict[str, float] = {}
 
-    def open_and_note(one: Request) -> LoadedModel:
-        loaded = open_model(one)
+    def open_and_note(asked: Request) -> LoadedModel:
+        loaded = open_model(asked)
         loaded_at.append(time.perf_counter())
         return loaded
 
@@ -131,7 +131,7 @@ def compare_once(request: Request) -> dict[str, Any]:
 
 
 def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
-    """The comparison, a few times over."""
+    """Run the comparison a few times over."""
     if options.rounds < 1:
         raise InputError(f"--rounds {options.rounds}: must be at least 1")
     request = Request.of(
@@ -146,9 +146,9 @@ def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
     runs = interleave(
         {"compare": lambda _: compare_once(request)},
         options.rounds,
-        lambda name, number, one: say.say(
-            f"  round {number + 1}: {one['total_s']:.1f} s, {one['passes']} calibration pass, "
-            f"{one['ratio_after_load']:.3f} times its parts"
+        lambda name, number, run: say.say(
+            f"  round {number + 1}: {run['total_s']:.1f} s, {run['passes']} calibration pass, "
+            f"{run['ratio_after_load']:.3f} times its parts"
         ),
     )["compare"]
     return {
@@ -157,30 +157,30 @@ def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
         "seqlen": options.seqlen,
         "methods": list(request.methods),
         "schemes": list(request.schemes),
-        "ratio_total": summary([one["ratio_total"] for one in runs]),
-        "ratio_after_load": summary([one["ratio_after_load"] for one in runs]),
+        "ratio_total": summary([run["ratio_total"] for run in runs]),
+        "ratio_after_load": summary([run["ratio_after_load"] for run in runs]),
         "runs": runs,
     }
 
 
 def table(document: dict[str, Any]) -> str:
-    """Total against parts, and where the difference goes."""
+    """Show the total against its parts, and where the difference goes."""
     runs = document["runs"]
 
     def over(read: Callable[[dict[str, Any]], float]) -> str:
-        return spread(summary([read(one) for one in runs]))
+        return spread(summary([read(run) for run in runs]))
 
     rows = [
-        ["calibrate, once", over(lambda one: one["own_s"]["calibrate"])],
-        ["quantize, all cells", over(lambda one: one["own_s"]["quantize"])],
-        ["evaluate, all cells and FP32", over(lambda one: one["own_s"]["evaluate"])],
-        ["**sum**", over(lambda one: sum(one["own_s"].values()))],
-        ["from the loaded model to the end", over(lambda one: one["after_load_s"])],
-        ["from the call to the end", over(lambda one: one["total_s"])],
+        ["calibrate, once", over(lambda run: run["own_s"]["calibrate"])],
+        ["quantize, all cells", over(lambda run: run["own_s"]["quantize"])],
+        ["evaluate, all cells and FP32", over(lambda run: run["own_s"]["evaluate"])],
+        ["**sum**", over(lambda run: sum(run["own_s"].values()))],
+        ["from the loaded model to the end", over(lambda run: run["after_load_s"])],
+        ["from the call to the end", over(lambda run: run["total_s"])],
     ]
     names = sorted(runs[0]["beside_s"], key=lambda name: -runs[0]["beside_s"][name])
-    beside = [[name, over(lambda one, name=name: one["beside_s"][name])] for name in names]  # type: ignore[misc]
-    passes = ", ".join(sorted({str(one["passes"]) for one in runs}))
+    beside = [[name, over(lambda run, name=name: run["beside_s"][name])] for name in names]  # type: ignore[misc]
+    passes = ", ".join(sorted({str(run["passes"]) for run in runs}))
     return (
         f"**A comparison of {runs[0]['cells']} cells on the reference model, "
         f"{document['samples']} x {document['seqlen']} calibration tokens**\n\n"

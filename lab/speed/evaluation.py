@@ -1,4 +1,4 @@
-"""Perplexity evaluation against the bare forward passes, and a vocabulary that is never whole."""
+"""Time perplexity against bare forward passes, and score a vocabulary without all its logits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bench.comparison.progress import Reporter
 from bench.comparison.request import Request
 from bench.comparison.set_up import open_model
 from bench.comparison.suites.windows import evaluation_windows
+from lab.speed.options import add_windows
 from lab.speed.timing import (
     fresh,
     interleave,
@@ -35,9 +36,9 @@ Form = Literal["ours", "whole logits"]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Sizes of both parts."""
+    """Add the sizes of both parts."""
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--windows", type=int, help="of the embedded text; default all")
+    add_windows(parser)
     parser.add_argument("--batch-size", type=int, default=8, help="windows of 256 tokens a pass")
     parser.add_argument("--vocabulary", type=int, default=150_000)
     parser.add_argument("--tokens", type=int, default=2048, help="of the one window scored on it")
@@ -75,7 +76,7 @@ def large_vocabulary(form: Form, vocabulary: int, tokens: int, threads: int) -> 
 
 @torch.no_grad()
 def whole_logits(model: PreTrainedModel, windows: torch.Tensor, *, batch_size: int) -> list[float]:
-    """The same as `window_nll` from all logits of a pass at once."""
+    """Return the same as `window_nll`, from all logits of a pass at once."""
     results: list[float] = []
     for ids in windows.split(batch_size):
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
@@ -88,13 +89,13 @@ def whole_logits(model: PreTrainedModel, windows: torch.Tensor, *, batch_size: i
 
 @torch.no_grad()
 def bare_forward(model: PreTrainedModel, windows: torch.Tensor, *, batch_size: int) -> None:
-    """The model's own forward passes, output head included, and nothing with what comes out."""
+    """Run the model's own forward passes, output head included, and drop what comes out."""
     for ids in windows.split(batch_size):
         _ = model(input_ids=ids, use_cache=False).logits
 
 
 def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
-    """Both parts."""
+    """Measure both parts."""
     if min(options.rounds, options.batch_size) < 1 or options.tokens < 32:
         raise InputError("--rounds and --batch-size must be at least 1, --tokens at least 32")
     request = Request.of(text="embedded", windows=options.windows, device="cpu")
@@ -112,7 +113,7 @@ def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
     ratio = paired_ratio(seconds["ours"], seconds["bare"])
     say.say(f"  ours / bare forward: {spread(ratio, digits=3)}")
     forms: tuple[Form, ...] = ("whole logits", "ours")
-    memory = {
+    peaks = {
         form: fresh(
             large_vocabulary, form, options.vocabulary, options.tokens, torch.get_num_threads()
         )
@@ -126,12 +127,12 @@ def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
         "ratio": ratio,
         "vocabulary": options.vocabulary,
         "vocabulary_tokens": options.tokens,
-        "memory": memory,
+        "memory": peaks,
     }
 
 
 def table(document: dict[str, Any]) -> str:
-    """Seconds on the reference model, memory on the large vocabulary."""
+    """Show seconds on the reference model, and memory on the large vocabulary."""
     seconds = document["seconds"]
     count, length = document["windows"]
     names = {
@@ -148,8 +149,8 @@ def table(document: dict[str, Any]) -> str:
         for name, label in names.items()
     ]
     memory = [
-        [form, mib(one["added_bytes"]), mib(one["logits_bytes"]), f"{one['nll']:.6f}"]
-        for form, one in document["memory"].items()
+        [form, mib(run["added_bytes"]), mib(run["logits_bytes"]), f"{run['nll']:.6f}"]
+        for form, run in document["memory"].items()
     ]
     return (
         f"**Evaluation of the reference model in float32, {count} windows of {length} tokens, "

@@ -1,4 +1,4 @@
-"""Llama-2-7B shapes with random weights on a CUDA GPU: the phases of `large`, and its launches.
+"""Time the phases of `large` on a CUDA GPU, with Llama-2-7B's shapes, and count launches.
 
 A method that launches kernels column by column leaves the GPU waiting; operators and launches of
 one block are counted to show whether it does.
@@ -16,11 +16,11 @@ from lab.speed import large
 from quantcore.errors import InputError
 
 TARGETS = {"awq+clip": 60.0, "gptq": 90.0}
-"""Seconds, calibration included."""
+"""Seconds that are asked for, calibration included."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Those of `large`, with the target's sizes."""
+    """Add those of `large`, with the target's sizes."""
     large.add_options(
         parser,
         shape="llama-2-7b",
@@ -31,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
-    """On the GPU, in float16.
+    """Measure on the GPU, in float16.
 
     Raises:
         InputError: there is no CUDA device.
@@ -47,7 +47,7 @@ def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
 
 
 def table(document: dict[str, Any]) -> str:
-    """The phases, with calibration and method together against the target."""
+    """Show the phases, and calibration and method together against the target."""
     lines = []
     for name, target in document["targets"].items():
         if name in document["methods"]:

@@ -1,4 +1,4 @@
-"""INT4 linears on a CPU against the vendor's product in the same dtype, by number of tokens.
+"""Time INT4 linears on a CPU against the vendor's product in the same dtype, by tokens.
 
 Every way that `kernels.cpu` knows, and what it chooses; with a compiler and without. Calls of all
 take turns, each on copies of the weight that together exceed the caches.
@@ -20,23 +20,26 @@ from bench.comparison.progress import Reporter
 from bench.report.charts import crossover
 from kernels import cpu, native
 from kernels.place import Place
+from lab import charts
 from lab.speed import timing
-from quantcore.errors import InputError
+from lab.speed.options import integers
+from lab.speed.shapes import by_shape, read_shapes
 from quantcore.grid import quantize
 from quantcore.scheme import QuantScheme
 
 _ROTATED_BYTES = 2**28
 _BUFFER_BYTES = 2**28
-
-TARGETS = {1: 3.5, 4: 1.8}
-"""Ratio asked for, by tokens; PyTorch alone never under 0.55, with the native kernel 0.9."""
+_COLORS = {"native": "#c8553d", "native-decode": "#e0913a", "aten": "#4c9a8f"}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Shapes, numbers of tokens, rounds."""
+    """Add shapes, numbers of tokens, rounds."""
     parser.add_argument("--shapes", default="4096x4096,11008x4096", help="outputs x inputs")
     parser.add_argument(
-        "--tokens", default="1,2,4,8,16,32,64,128,256,512,1024", help="numbers of tokens"
+        "--tokens",
+        type=integers,
+        default="1,2,4,8,16,32,64,128,256,512,1024",
+        help="numbers of tokens",
     )
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--scheme", default="int4-g128")
@@ -45,7 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
-    """Every shape and number of tokens.
+    """Time every shape and number of tokens.
 
     Raises:
         InputError: shapes that are none.
@@ -53,34 +56,25 @@ def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
     dtype = getattr(torch, options.dtype)
     scheme = QuantScheme.parse(options.scheme)
-    tokens = [int(one) for one in options.tokens.split(",")]
-    found = native.load()
-    shapes = [_shape(one) for one in options.shapes.split(",")]
-    with say.stage("kernels", len(shapes) * len(tokens)) as done:
+    loaded = native.load()
+    shapes = read_shapes(options.shapes)
+    with say.stage("kernels", len(shapes) * len(options.tokens)) as done:
         points = []
         for outputs, inputs in shapes:
             ways = _prepared(outputs, inputs, scheme, dtype)
-            for count in tokens:
+            for count in options.tokens:
                 points.append(_point(outputs, inputs, count, dtype, ways, options.rounds))
                 done(1)
     return {
         "device": "cpu",
         "dtype": options.dtype,
         "scheme": scheme.name,
-        "native": native.LEVELS[found.level]
-        if isinstance(found, native.Native)
-        else f"none: {found.reason}",
+        "native": native.LEVELS[loaded.level]
+        if isinstance(loaded, native.Native)
+        else f"none: {loaded.reason}",
         "copy_bytes_per_s": _copy_rate(),
         "points": points,
     }
-
-
-def _shape(text: str) -> tuple[int, int]:
-    try:
-        outputs, inputs = map(int, text.split("x"))
-    except ValueError:
-        raise InputError(f"--shapes {text}: expected outputs x inputs, such as 4096x4096") from None
-    return outputs, inputs
 
 
 Call = Callable[[Tensor, int], Tensor]
@@ -89,7 +83,7 @@ Call = Callable[[Tensor, int], Tensor]
 def _prepared(
     outputs: int, inputs: int, scheme: QuantScheme, dtype: torch.dtype
 ) -> Mapping[str, Call]:
-    """Every way and the vendor's product, each told the number of the call: it takes that copy."""
+    """Return every way and the vendor's product; a call is told its number, and takes that copy."""
     weight = quantize(torch.randn(outputs, inputs), scheme)
     place = Place(
         device=torch.device("cpu"),
@@ -108,9 +102,9 @@ def _prepared(
     calls: dict[str, Call] = {"vendor": vendor}
     for layout in dict.fromkeys(cpu._LAYOUT[way] for way in cpu.ways(place)):
         packed = cpu._pack(layout, weight, place)
-        size = sum(one.numel() * one.element_size() for one in packed.values())
+        size = sum(part.numel() * part.element_size() for part in packed.values())
         many = [
-            {name: one.clone() for name, one in packed.items()}
+            {name: part.clone() for name, part in packed.items()}
             for _ in range(max(2, -(-_ROTATED_BYTES // 2 // size)))
         ]
         for way in cpu.ways(place):
@@ -156,16 +150,16 @@ def _point(
 
 
 def _copy_rate() -> float:
-    """Bytes per second that all threads read when they add up a buffer beyond the caches."""
+    """Return bytes per second that all threads read in a sum over a buffer beyond the caches."""
     buffer = torch.ones(_BUFFER_BYTES // 4)
     buffer.sum()
     return _BUFFER_BYTES / min(timing.seconds_of(buffer.sum) for _ in range(7))
 
 
 def _best(point: Mapping[str, Any], ways: set[str]) -> tuple[str, Mapping[str, Any]]:
-    """The fastest of these ways, and its ratio."""
+    """Return the fastest of these ways, and its ratio."""
     there = [way for way in point["ratios"] if way in ways]
-    way = min(there, key=lambda one: point["seconds"][one]["median"])
+    way = min(there, key=lambda name: point["seconds"][name]["median"])
     return way, point["ratios"][way]
 
 
@@ -173,26 +167,24 @@ _PYTORCH = {"aten", "chunks"}
 
 
 def _least_s(point: Mapping[str, Any], document: Mapping[str, Any]) -> float:
-    """Seconds of reading the codes and their grid, or of the arithmetic, whichever is more.
+    """Return the seconds of reading codes and grid, or of the arithmetic, whichever is more.
 
     The arithmetic goes at the best rate that the vendor's product reached on this shape.
     """
     size = point["out_features"] * point["in_features"]
     shape = (point["out_features"], point["in_features"])
     operations = max(
-        2 * size * one["tokens"] / one["seconds"]["vendor"]["median"]
-        for one in document["points"]
-        if (one["out_features"], one["in_features"]) == shape
+        2 * size * other["tokens"] / other["seconds"]["vendor"]["median"]
+        for other in by_shape(document["points"])[shape]
     )
     read = QuantScheme.parse(document["scheme"]).stored_bits(*shape) / 8
     return float(max(read / document["copy_bytes_per_s"], 2 * size * point["tokens"] / operations))
 
 
 def table(document: dict[str, Any]) -> str:
-    """Ratios by tokens: every way, the best of PyTorch's own, the best of all."""
+    """Show ratios by tokens: every way, the best of PyTorch's own, the best of all."""
     out = []
-    for shape in dict.fromkeys((p["out_features"], p["in_features"]) for p in document["points"]):
-        points = [p for p in document["points"] if (p["out_features"], p["in_features"]) == shape]
+    for shape, points in by_shape(document["points"]).items():
         ways = list(points[0]["ratios"])
         rows = []
         for point in points:
@@ -229,55 +221,43 @@ def table(document: dict[str, Any]) -> str:
     )
 
 
-def draw(document: dict[str, Any], folder: Path) -> list[Path]:
-    """Ratio over tokens, with the bound of bytes and where INT4 becomes slower."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    shapes = list(dict.fromkeys((p["out_features"], p["in_features"]) for p in document["points"]))
-    figure, panels = pyplot.subplots(
+def draw(document: dict[str, Any], folder: Path) -> None:
+    """Draw the ratio over tokens, with the bound of bytes and where INT4 becomes slower."""
+    shapes = by_shape(document["points"])
+    figure, panels = charts.pyplot().subplots(
         1, len(shapes), figsize=(5.2 * len(shapes), 3.9), sharey=True, layout="constrained",
         squeeze=False,
     )  # fmt: skip
-    colors = {"native": "#c8553d", "native-decode": "#e0913a", "aten": "#4c9a8f"}
-    for axes, shape in zip(panels[0], shapes, strict=True):
-        points = [p for p in document["points"] if (p["out_features"], p["in_features"]) == shape]
-        tokens = [p["tokens"] for p in points]
-        for way in points[0]["ratios"]:
-            axes.plot(
-                tokens,
-                [p["ratios"][way]["median"] for p in points],
-                marker="o",
-                markersize=3.5,
-                label=way,
-                color=colors.get(way, "#9aa5b1"),
-            )
-        axes.plot(
-            tokens, [_best(p, set(p["ratios"]))[1]["median"] for p in points], color="#333",
-            linewidth=4, alpha=0.25, label="chosen",
-        )  # fmt: skip
-        bounds = [p["seconds"]["vendor"]["median"] / _least_s(p, document) for p in points]
-        axes.plot(tokens, bounds, "--", color="#333", linewidth=0.9, label="bound")
-        axes.axhline(1, color="#333", linewidth=0.9)
-        slower = crossover(tokens, [_best(p, set(p["ratios"]))[1]["median"] for p in points])
-        if slower is not None:
-            axes.axvline(slower, color="#c8553d", linestyle=":", linewidth=1)
-            axes.annotate(
-                f"slower from {slower:.0f}", (slower, 1), (4, 8), textcoords="offset points",
-                fontsize=8, color="#c8553d",
-            )  # fmt: skip
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(tokens, [str(one) for one in tokens], fontsize=8)
-        axes.set_xlabel("tokens")
+    for axes, (shape, points) in zip(panels[0], shapes.items(), strict=True):
+        _panel(axes, points, document)
         axes.set_title(f"{shape[0]} x {shape[1]}", fontsize=10, loc="left")
-        axes.spines[["top", "right"]].set_visible(False)
     top = max(r["median"] for p in document["points"] for r in p["ratios"].values())
     panels[0][0].set_ylim(0, 1.15 * top)
     panels[0][0].set_ylabel(f"speed over {document['dtype']}")
     panels[0][0].legend(frameon=False, fontsize=8)
-    path = folder / "kernels.png"
-    figure.savefig(path, dpi=200)
-    pyplot.close(figure)
-    return [path]
+    charts.save(figure, folder / "kernels.png", dpi=200)
+
+
+def _panel(axes: Any, points: list[dict[str, Any]], document: Mapping[str, Any]) -> None:
+    """Draw one shape: every way, what is chosen, the bound."""
+    tokens = [p["tokens"] for p in points]
+    for way in points[0]["ratios"]:
+        ratios = [p["ratios"][way]["median"] for p in points]
+        color = _COLORS.get(way, "#9aa5b1")
+        axes.plot(tokens, ratios, marker="o", markersize=3.5, label=way, color=color)
+    chosen = [_best(p, set(p["ratios"]))[1]["median"] for p in points]
+    axes.plot(tokens, chosen, color="#333", linewidth=4, alpha=0.25, label="chosen")
+    bounds = [p["seconds"]["vendor"]["median"] / _least_s(p, document) for p in points]
+    axes.plot(tokens, bounds, "--", color="#333", linewidth=0.9, label="bound")
+    axes.axhline(1, color="#333", linewidth=0.9)
+    slower = crossover(tokens, chosen)
+    if slower is not None:
+        axes.axvline(slower, color="#c8553d", linestyle=":", linewidth=1)
+        axes.annotate(
+            f"slower from {slower:.0f}", (slower, 1), (4, 8), textcoords="offset points",
+            fontsize=8, color="#c8553d",
+        )  # fmt: skip
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(tokens, list(map(str, tokens)), fontsize=8)
+    axes.set_xlabel("tokens")
+    axes.spines[["top", "right"]].set_visible(False)

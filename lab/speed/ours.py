@@ -1,4 +1,4 @@
-"""This project, behind the interface that `lab/speed/peers/run.py` gives every quantizer."""
+"""Run this project behind the interface that `lab/speed/peers/run.py` gives every quantizer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BATCH_TOKENS = 4096  # as `bench.comparison.workbench.Calibrator` does on a CPU
 
 
 def load(folder: str, variant: str) -> PreTrainedModel:
-    """The model in float32; the method is imported here, so that its import is not timed."""
+    """Load the model in float32, and import the method, so that its import is not timed."""
     from transformers import AutoModelForCausalLM
 
     registry.method(variant)

@@ -1,4 +1,4 @@
-"""The shipped model quantized by us and by the peers: same tokens, same scheme, rounds in turn.
+"""Quantize the shipped model as we do and as the peers do: same tokens, same scheme, in turn.
 
 Every run is a fresh process with its threads pinned. The clock runs from the loaded model to all
 weights quantized, calibration included; imports and loading are left out for all alike, rounded
@@ -15,7 +15,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from bench.comparison.request import Request
 from bench.comparison.set_up import open_model
 from bench.comparison.suites.windows import evaluation_windows
 from bench.reference import MODEL_FOLDER
+from lab.speed.options import add_calibration, add_windows
 from lab.speed.timing import interleave, machine, markdown, mib, paired_ratio, spread, summary
 from quantcore.errors import InputError
 from suites import texts
@@ -39,7 +42,7 @@ _ROOT = _HERE.parents[1]
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
-    """One quantizer in one setting."""
+    """It is one quantizer in one setting."""
 
     label: str
     file: Path
@@ -80,11 +83,10 @@ CONTESTANTS = {
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Sizes, rounds, and where the peers' environments are."""
+    """Add sizes, rounds, and where the peers' environments are."""
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--samples", type=int, default=32)
-    parser.add_argument("--seqlen", type=int, default=512)
-    parser.add_argument("--windows", type=int, help="of the embedded text; default all")
+    add_calibration(parser, samples=32)
+    add_windows(parser)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--peers", type=Path, metavar="DIR", help="DIR/<peer>/bin/python, see peers/README.md"
@@ -93,7 +95,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen(only: str | None, peers: Path | None) -> dict[str, Contestant]:
-    """Who takes part.
+    """Return who takes part.
 
     Raises:
         InputError: an unknown name, a peer without ``--peers``, an environment that is not there.
@@ -102,10 +104,14 @@ def chosen(only: str | None, peers: Path | None) -> dict[str, Contestant]:
         unknown = [name for name in only.split(",") if name not in CONTESTANTS]
         if unknown:
             raise InputError(f"--only {unknown[0]!r} is unknown; known: {', '.join(CONTESTANTS)}")
-        found = {name: CONTESTANTS[name] for name in CONTESTANTS if name in only.split(",")}
+        taking_part = {name: CONTESTANTS[name] for name in CONTESTANTS if name in only.split(",")}
     else:
-        found = {n: c for n, c in CONTESTANTS.items() if c.environment is None or peers is not None}
-    for name, contestant in found.items():
+        taking_part = {
+            name: contestant
+            for name, contestant in CONTESTANTS.items()
+            if contestant.environment is None or peers is not None
+        }
+    for name, contestant in taking_part.items():
         if contestant.environment is None:
             continue
         if peers is None:
@@ -116,11 +122,11 @@ def chosen(only: str | None, peers: Path | None) -> dict[str, Contestant]:
                 f"{name}: there is no interpreter {python}; install the peer there as "
                 "lab/speed/peers/README.md says, or leave it out with --only"
             )
-    return found
+    return taking_part
 
 
 def interpreter(contestant: Contestant, peers: Path | None) -> Path:
-    """The Python that runs it."""
+    """Return the Python that runs it."""
     if contestant.environment is None or peers is None:
         return Path(sys.executable)
     return peers.absolute() / contestant.environment / "bin" / "python"
@@ -129,7 +135,7 @@ def interpreter(contestant: Contestant, peers: Path | None) -> Path:
 def run_once(
     contestant: Contestant, tokens: Path, *, peers: Path | None, threads: int, evaluate: bool
 ) -> dict[str, Any]:
-    """One fresh process.
+    """Run a contestant in a fresh process, and return what it measured.
 
     Raises:
         RuntimeError: it failed; with the end of what it said.
@@ -165,7 +171,7 @@ def run_once(
 
 
 def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
-    """All contestants in turn, ``--rounds`` times."""
+    """Run all contestants in turn, ``--rounds`` times."""
     if options.rounds < 1 or options.threads < 1:
         raise InputError("--rounds and --threads must be at least 1")
     contestants = chosen(options.only, options.peers)
@@ -192,38 +198,62 @@ def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
             },
             tokens,
         )
+        runs = _run_in_turn(contestants, tokens, options, say)
+    return {
+        "scheme": "int4-g128",
+        "calibration": calibration.describe().document(),
+        "metric": windows.metric,
+        "unquantized": {"perplexity": _perplexity(unquantized), "window_nll": unquantized},
+        "threads": options.threads,
+        "rounds": options.rounds,
+        "contestants": _entries(contestants, runs),
+    }
 
-        def runner(name: str) -> Any:
-            def run(number: int) -> dict[str, Any] | None:
-                contestant = contestants[name]
-                if number > 0 and contestant.once:
-                    return None
-                result = run_once(
-                    contestant,
-                    tokens,
-                    peers=options.peers,
-                    threads=options.threads,
-                    evaluate=number == 0,
-                )
-                say.say(f"  round {number + 1}: {contestant.label:<28} {result['seconds']:8.2f} s")
-                return result
 
-            return run
+def _run_in_turn(
+    contestants: Mapping[str, Contestant], tokens: Path, options: argparse.Namespace, say: Reporter
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the runs of every contestant; the first of each is evaluated."""
 
-        results = interleave({name: runner(name) for name in contestants}, options.rounds)
-    entries: dict[str, Any] = {}
-    for name, samples in results.items():
-        runs = [one for one in samples if one is not None]
-        nll = runs[0].pop("window_nll")
+    def run(contestant: Contestant, number: int) -> dict[str, Any] | None:
+        if number > 0 and contestant.once:
+            return None
+        result = run_once(
+            contestant,
+            tokens,
+            peers=options.peers,
+            threads=options.threads,
+            evaluate=number == 0,
+        )
+        say.say(f"  round {number + 1}: {contestant.label:<28} {result['seconds']:8.2f} s")
+        return result
+
+    results = interleave(
+        {name: partial(run, contestant) for name, contestant in contestants.items()},
+        options.rounds,
+    )
+    return {
+        name: [result for result in rounds if result is not None]
+        for name, rounds in results.items()
+    }
+
+
+def _entries(
+    contestants: Mapping[str, Contestant], runs: Mapping[str, list[dict[str, Any]]]
+) -> dict[str, dict[str, Any]]:
+    """Sum the runs of every contestant up, and pair those of peers with ours."""
+    entries: dict[str, dict[str, Any]] = {}
+    for name, contestant in contestants.items():
+        nll = runs[name][0].pop("window_nll")
         entries[name] = {
-            "label": contestants[name].label,
-            "target_s": contestants[name].target_s,
-            "seconds": summary([one["seconds"] for one in runs]),
-            "peak_bytes": summary([one["peak_bytes"] for one in runs]),
-            "packages": runs[0]["packages"],
-            "perplexity": math.exp(statistics.fmean(nll)),
+            "label": contestant.label,
+            "target_s": contestant.target_s,
+            "seconds": summary([run["seconds"] for run in runs[name]]),
+            "peak_bytes": summary([run["peak_bytes"] for run in runs[name]]),
+            "packages": runs[name][0]["packages"],
+            "perplexity": _perplexity(nll),
             "window_nll": nll,
-            "runs": runs,
+            "runs": runs[name],
         }
     for name, contestant in contestants.items():
         if contestant.beside in entries:
@@ -232,22 +262,15 @@ def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
                 entries[name]["seconds"]["samples"],
                 entries[contestant.beside]["seconds"]["samples"],
             )
-    return {
-        "scheme": "int4-g128",
-        "calibration": calibration.describe().document(),
-        "metric": windows.metric,
-        "unquantized": {
-            "perplexity": math.exp(statistics.fmean(unquantized)),
-            "window_nll": unquantized,
-        },
-        "threads": options.threads,
-        "rounds": options.rounds,
-        "contestants": entries,
-    }
+    return entries
+
+
+def _perplexity(nll: Sequence[float]) -> float:
+    return math.exp(statistics.fmean(nll))
 
 
 def table(document: dict[str, Any]) -> str:
-    """Seconds, memory and perplexity of every contestant."""
+    """Show seconds, memory and perplexity of every contestant."""
     entries = document["contestants"]
     rows = []
     for entry in entries.values():
@@ -268,9 +291,11 @@ def table(document: dict[str, Any]) -> str:
     header = ["", "seconds", "ratio to ours", "target", "peak", document["metric"]]
     packages: dict[str, str] = {}
     for entry in entries.values():
-        packages |= {n: v for n, v in entry["packages"].items() if n not in ("torch",)}
+        packages |= entry["packages"]
     versions = ", ".join(
-        f"{name} {version}" for name, version in packages.items() if name != "transformers"
+        f"{name} {version}"
+        for name, version in packages.items()
+        if name not in ("torch", "transformers")
     )
     return (
         "**INT4-g128 on the reference model, "

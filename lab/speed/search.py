@@ -1,4 +1,4 @@
-"""The scale search through H against running the linear again for every candidate.
+"""Time the scale search through H against running the linear again for every candidate.
 
 Both score the same candidates with the same rounding: through H, tr(E H E^T) from statistics that
 are summed once; again, ||X E^T||^2 over all tokens, one product per candidate (kinder than keeping
@@ -8,6 +8,7 @@ the outputs of the original linear to subtract from).
 from __future__ import annotations
 
 import argparse
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from torch import Tensor
 from awq_impl.salience import activation_salience, weight_salience
 from awq_impl.search import candidate, candidates, evaluations, search_scales
 from bench.comparison.progress import Reporter
+from lab import charts
+from lab.speed.options import integers
 from lab.speed.timing import (
     interleave,
     machine,
@@ -37,22 +40,18 @@ _CHUNK = 8192  # tokens per product
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Sizes; the defaults are those of the target."""
+    """Add sizes; the defaults are those of the target."""
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=65536)
     parser.add_argument("--size", type=int, default=1024, help="K and N")
     parser.add_argument("--steps", type=int, default=10, help="2 x steps candidates, and s = 1")
     parser.add_argument("--growth-tokens", type=int, default=16384)
-    parser.add_argument("--growth", type=_sizes, default=(256, 512, 1024, 2048, 4096))
+    parser.add_argument("--growth", type=integers, default=(256, 512, 1024, 2048, 4096))
     parser.add_argument("--scheme", default="int4-g128")
 
 
-def _sizes(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
-
-
 def problem(tokens: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
-    """X [tokens, K] with correlated channels of unlike size, a few of them salient; W [N, K]."""
+    """Make X [tokens, K] of correlated channels, a few of them salient, and W [N, K]."""
     generator = torch.Generator().manual_seed(0)
     sizes = torch.exp(torch.randn(inputs, generator=generator))
     sizes[:: max(1, inputs // 8)] *= 20
@@ -62,7 +61,7 @@ def problem(tokens: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
 
 
 def statistics_of(x: Tensor) -> InputStats:
-    """H and mean |x|, as calibration sums them."""
+    """Sum H and mean |x| as calibration does."""
     gram = torch.zeros(x.shape[1], x.shape[1])
     total = torch.zeros(x.shape[1], dtype=torch.float64)
     for part in x.split(_CHUNK):
@@ -74,7 +73,11 @@ def statistics_of(x: Tensor) -> InputStats:
 def search_again(
     x: Tensor, weight: Tensor, mean_abs: Tensor, scheme: QuantScheme, *, steps: int
 ) -> tuple[float, bool, float]:
-    """Exponent, by weight, and loss of the best candidate, every one run over all tokens."""
+    """Run every candidate over all tokens.
+
+    Returns:
+        exponent of the best, whether its scales are divided by the weights', and its loss.
+    """
 
     def loss_of(scales: Tensor) -> float:
         error = round_to_nearest(weight * scales, scheme).div_(scales).sub_(weight).t()
@@ -93,7 +96,7 @@ def search_again(
 def point(
     tokens: int, inputs: int, outputs: int, scheme: QuantScheme, *, steps: int, rounds: int
 ) -> dict[str, Any]:
-    """Seconds of all three at one size, in turn, and whether both searches chose the same."""
+    """Time all three at one size, in turn, and say whether both searches chose the same."""
     x, weight = problem(tokens, inputs, outputs)
     stats = statistics_of(x)
     choice = search_scales(weight, stats, scheme, steps=steps)
@@ -133,7 +136,7 @@ def point(
 
 @torch.no_grad()
 def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
-    """The target's size, then each size swept alone."""
+    """Measure the target's size, then each size swept alone."""
     scheme = QuantScheme.parse(options.scheme)
     smallest = min(options.tokens, options.size, options.steps, options.rounds, *options.growth)
     if smallest < 1:
@@ -166,72 +169,62 @@ def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
 
 
 def table(document: dict[str, Any]) -> str:
-    """The target's size, then every point of the sweeps."""
+    """Show the target's size, then every point of the sweeps."""
 
-    def row(one: dict[str, Any]) -> list[str]:
-        seconds, bound = one["seconds"], one["operations"]
+    def row(measured: dict[str, Any]) -> list[str]:
+        seconds, bound = measured["seconds"], measured["operations"]
         cells = [
             f"{seconds[n]['median']:.3f} ({bound[n] / document['matmul_per_s']:.3f})"
             for n in ("gram", "search", "again")
         ]
-        ratios = [f"{one[n]['median']:.1f}" for n in ("ratio_search", "ratio_with_gram")]
-        same = "yes" if one["same_choice"] else "no"
-        shape = [f"{one[key]:,}" for key in ("tokens", "in_features", "out_features")]
+        ratios = [f"{measured[n]['median']:.1f}" for n in ("ratio_search", "ratio_with_gram")]
+        same = "yes" if measured["same_choice"] else "no"
+        shape = [f"{measured[key]:,}" for key in ("tokens", "in_features", "out_features")]
         return [*shape, *cells, *ratios, same]
 
     main = document["main"]
     timed = ["sum of H, s", "search through H, s", "again, s"]
     ratios = ["again / search", "again / (sum + search)", "same choice"]
     header = ["tokens", "K", "N", *timed, *ratios]
-    points = [main, *(one for sweep in document["sweeps"].values() for one in sweep)]
+    points = [main, *chain.from_iterable(document["sweeps"].values())]
     return (
         f"**The scale search, {main['scored'] - 1} candidates and s = 1, {document['scheme']}**\n\n"
         f"Target: at least {document['target']:g} times faster than running the linear again on "
         f"{main['tokens']:,} tokens. Measured: {spread(main['ratio_with_gram'], digits=1)} with "
         f"the sum of H (which serves every scheme and method), "
         f"{spread(main['ratio_search'], digits=1)} without.\n\n"
-        + markdown(header, [row(one) for one in points])
+        + markdown(header, list(map(row, points)))
         + f"\nIn brackets: the operations at the measured "
         f"{document['matmul_per_s'] / 1e9:,.0f} GFLOP/s of a product of 2048 x 2048. "
         + machine(document)
     )
 
 
-def draw(document: dict[str, Any], folder: Path) -> list[Path]:
-    """Seconds against K, N and tokens, with the bound dashed."""
-    import matplotlib
+_LINES = {
+    "again": ("run the linear again", "#9aa5b1"),
+    "gram": ("sum of H, once", "#4c9a8f"),
+    "search": ("search through H", "#c8553d"),
+}
+_SWEPT = {"K": "in_features", "N": "out_features", "tokens": "tokens"}
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    lines = {
-        "again": ("run the linear again", "#9aa5b1"),
-        "gram": ("sum of H, once", "#4c9a8f"),
-        "search": ("search through H", "#c8553d"),
-    }
-    keys = {"K": "in_features", "N": "out_features", "tokens": "tokens"}
+def draw(document: dict[str, Any], folder: Path) -> None:
+    """Draw seconds against K, N and tokens, with the bound dashed."""
     size, tokens = document["growth_size"], document["growth_tokens"]
-    fixed = {
+    titles = {
         "K": f"N = {size:,}, {tokens:,} tokens",
         "N": f"K = {size:,}, {tokens:,} tokens",
         "tokens": f"K = N = {size:,}",
     }
-    figure, panels = pyplot.subplots(1, 3, figsize=(10.4, 4.0), sharey=True, layout="constrained")
+    figure, panels = charts.pyplot().subplots(
+        1, 3, figsize=(10.4, 4.0), sharey=True, layout="constrained"
+    )
     for axes, (name, sweep) in zip(panels, document["sweeps"].items(), strict=True):
-        values = [one[keys[name]] for one in sweep]
-        for kind, (label, color) in lines.items():
-            seconds = [one["seconds"][kind]["median"] for one in sweep]
-            bound = [one["operations"][kind] / document["matmul_per_s"] for one in sweep]
-            axes.plot(values, seconds, marker="o", markersize=4, color=color, label=label)
-            axes.plot(values, bound, linestyle="--", linewidth=1, color=color)
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.set_xticks(values, [_short(value) for value in values])
-        axes.minorticks_off()
+        _panel(
+            axes, [measured[_SWEPT[name]] for measured in sweep], sweep, document["matmul_per_s"]
+        )
         axes.set_xlabel(name)
-        axes.set_title(fixed[name], fontsize=10, loc="left", color="#555")
-        axes.grid(axis="y", color="#e3e6ea", linewidth=0.8)
-        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_title(titles[name], fontsize=10, loc="left", color="#555")
     panels[0].set_ylabel("seconds")
     panels[0].set_ylim(top=8 * panels[0].get_ylim()[1])  # room for the legend
     panels[0].legend(frameon=False, fontsize=9, loc="upper left")
@@ -244,10 +237,22 @@ def draw(document: dict[str, Any], folder: Path) -> list[Path]:
         f"dashed: the operations at the measured {rate:,.0f} GFLOP/s of a matrix product",
         x=0.99, ha="right", fontsize=8, color="#555",
     )  # fmt: skip
-    path = folder / "search.png"
-    figure.savefig(path, dpi=200)
-    pyplot.close(figure)
-    return [path]
+    charts.save(figure, folder / "search.png", dpi=200)
+
+
+def _panel(axes: Any, sizes: list[int], sweep: list[dict[str, Any]], rate: float) -> None:
+    """Draw one sweep."""
+    for kind, (label, color) in _LINES.items():
+        seconds = [measured["seconds"][kind]["median"] for measured in sweep]
+        bound = [measured["operations"][kind] / rate for measured in sweep]
+        axes.plot(sizes, seconds, marker="o", markersize=4, color=color, label=label)
+        axes.plot(sizes, bound, linestyle="--", linewidth=1, color=color)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks(sizes, [_short(size) for size in sizes])
+    axes.minorticks_off()
+    axes.grid(axis="y", color="#e3e6ea", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _short(value: int) -> str:

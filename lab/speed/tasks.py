@@ -1,4 +1,4 @@
-"""Task requests in batches of a budget of tokens, beside one by one and rows of a fixed number.
+"""Time task requests in batches of so many tokens, beside one by one and so many rows.
 
 The rows are what lm-eval's own adapter runs: sorted by length, padded, `ROWS` at a time, with
 Transformers' ``generate`` to the end of the longest answer, and for options with the logits of
@@ -48,7 +48,7 @@ Tokens = list[int]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Sizes of both parts."""
+    """Add the sizes of both parts."""
     parser.add_argument("--model", default="reference")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
@@ -62,7 +62,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
-    """Both parts: continuations, and options to choose from."""
+    """Measure both parts: continuations, and options to choose from."""
     sizes = (options.rounds, options.prompts, options.new_tokens, options.items)
     if min(sizes) < 1 or options.common < 0:
         raise InputError("--rounds, --prompts, --new-tokens and --items must be at least 1")
@@ -106,7 +106,7 @@ def _writing(
     rate: float,
     say: Reporter,
 ) -> dict[str, Any]:
-    """Continuations by each, whether they are the same, and what the machine would need."""
+    """Time continuations by each, compare them, and say what the machine would need."""
     new = options.new_tokens
     words = [loaded.tokenizer.decode(prompt) for prompt in prompts]
     until = [options.until] if options.until else []
@@ -157,7 +157,7 @@ def _choosing(
     rate: float,
     say: Reporter,
 ) -> dict[str, Any]:
-    """Log-likelihoods of options by each, and how far they are apart."""
+    """Time log-likelihoods of options by each, and say how far they are apart."""
     requests = [(("", ""), a, b) for a, group in questions for b in group]
     results: dict[str, list[Likelihood]] = {}
 
@@ -197,7 +197,7 @@ def _race(
     say: Reporter,
     what: str,
 ) -> dict[str, Any]:
-    """Seconds in turn, and how many times longer the others take than ours."""
+    """Run all in turn, and say how many times longer the others take than ours."""
     with torch.no_grad():
         loaded.model(torch.ones(1, 8, dtype=torch.long, device=loaded.device))
     seconds = interleave(runs, rounds)
@@ -214,7 +214,7 @@ def _race(
 def generate_rows(
     loaded: LoadedModel, prompts: Sequence[str], new_tokens: int, until: list[str]
 ) -> list[str]:
-    """The longest first, `ROWS` at a time, by Transformers' ``generate``."""
+    """Continue the longest first, `ROWS` at a time, by Transformers' ``generate``."""
     tokenizer = loaded.tokenizer
     encoded = [tokenizer(prompt, verbose=False).input_ids for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda index: -len(encoded[index]))
@@ -244,22 +244,22 @@ def generate_rows(
 def score_rows(
     model: PreTrainedModel, pairs: Sequence[tuple[Tokens, Tokens]], rows: int
 ) -> list[Likelihood]:
-    """Options after their contexts, the longest first, from the logits of whole rows.
+    """Score options after their contexts, the longest first, from the logits of whole rows.
 
     Options of one token after the same context share a row, as in lm-eval's adapter.
     """
     device = next(model.parameters()).device
-    found: dict[tuple[int, ...], list[int]] = {}
+    sharing: dict[tuple[int, ...], list[int]] = {}
     for number, (context, option) in enumerate(pairs):
-        found.setdefault((*context, *option[:-1]), []).append(number)
-    inputs = sorted(found, key=len, reverse=True)
+        sharing.setdefault((*context, *option[:-1]), []).append(number)
+    inputs = sorted(sharing, key=len, reverse=True)
     results: list[Likelihood] = [(0.0, False)] * len(pairs)
     for start in range(0, len(inputs), rows):
         here = inputs[start : start + rows]
         padded = [[*row, *[0] * (len(here[0]) - len(row))] for row in here]
         logits = model(torch.tensor(padded, device=device), use_cache=False).logits
         scores = logits.float().log_softmax(-1)
-        for row, numbers, values in zip(here, map(found.__getitem__, here), scores, strict=True):
+        for row, numbers, values in zip(here, map(sharing.__getitem__, here), scores, strict=True):
             for number in numbers:
                 targets = torch.tensor(pairs[number][1], device=device)
                 part = values[len(row) - len(targets) : len(row)]
@@ -269,7 +269,7 @@ def score_rows(
 
 
 def read_rate(device: torch.device, *, size: int = 2**26, trials: int = 5) -> float:
-    """Bytes per second of a matrix that is read once, as weights are for one token; the best."""
+    """Return the best bytes per second of a matrix read once, as weights are for one token."""
     matrix = torch.ones(size // 4096, 4096, device=device)
     vector = torch.ones(4096, device=device)
     started = now(device)
@@ -281,7 +281,7 @@ def read_rate(device: torch.device, *, size: int = 2**26, trials: int = 5) -> fl
 
 
 def table(document: dict[str, Any]) -> str:
-    """Seconds, rates and ratios of both parts."""
+    """Show seconds, rates and ratios of both parts."""
     writing, choosing = document["writing"], document["choosing"]
     low, high = document["lengths"]
     names = {
@@ -310,12 +310,16 @@ def table(document: dict[str, Any]) -> str:
         f"**{writing['prompts']} prompts of {low} to {high} tokens{begins}, continued by "
         f"{writing['new_tokens'] / writing['prompts']:.0f} tokens each on the mean{ends}, "
         f"`{document['model']}`**\n\n"
-        + markdown([one.format("tokens") for one in header], rows(writing, writing["new_tokens"]))
+        + markdown(
+            [title.format("tokens") for title in header], rows(writing, writing["new_tokens"])
+        )
         + f"\nThe same answers as ours, of {writing['prompts']}: {same}. Reading the weights once "
         f"for every token alone takes {writing['least_alone_s']:.1f} s.\n"
         + f"\n**{choosing['items']} items of {low} to {high} tokens{begins}, {OPTIONS} options of "
         f"1 to {OPTION_TOKENS} tokens**\n\n"
-        + markdown([one.format("options") for one in header], rows(choosing, choosing["options"]))
+        + markdown(
+            [title.format("options") for title in header], rows(choosing, choosing["options"])
+        )
         + f"\nLargest difference of a log-likelihood from one by one: "
         f"{choosing['largest_difference']:.1e}.\n\n"
         "Median [range] of rounds in turn, ratios paired by round. The machine's rate is that of "
@@ -331,7 +335,7 @@ def _language_model(loaded: LoadedModel, batch_tokens: int) -> BatchedLM:
 
 
 def _window(ids: Tokens, lengths: tuple[int, int], common: int, draw: random.Random) -> list[int]:
-    """A stretch of the text of a drawn length, its first ``common`` tokens the text's own."""
+    """Draw a stretch of the text; its first ``common`` tokens are the text's own."""
     length = draw.randint(*lengths)
     begin = ids[: min(common, length - 1)]
     rest = length - len(begin)
@@ -347,9 +351,9 @@ def _lengths(text: str) -> tuple[int, int]:
 
 
 def _sizes(model: PreTrainedModel) -> tuple[int, int]:
-    """Weights that every token goes through, and those of the head."""
+    """Count the weights that every token goes through, and those of the head."""
     tables = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
-    body = sum(one.numel() for one in model.parameters() if id(one) not in tables)
+    body = sum(weight.numel() for weight in model.parameters() if id(weight) not in tables)
     return body, model.get_output_embeddings().weight.numel()
 
 

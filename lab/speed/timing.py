@@ -1,4 +1,4 @@
-"""What every benchmark shares: fresh processes, interleaved rounds, medians, rates, Markdown."""
+"""Every benchmark measures with these: fresh processes, rounds in turn, medians, Markdown."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ P = ParamSpec("P")
 
 
 def now(device: torch.device | None = None) -> float:
-    """Seconds, after all work queued on a CUDA device is done."""
+    """Return the seconds of a clock, after all work queued on a CUDA device is done."""
     if device is not None and device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def seconds_of(work: Callable[[], object], device: torch.device | None = None) -> float:
-    """What one call takes."""
+    """Return the seconds that one call takes."""
     started = now(device)
     work()
     return now(device) - started
@@ -32,7 +32,7 @@ def seconds_of(work: Callable[[], object], device: torch.device | None = None) -
 
 @contextmanager
 def stopwatch(sums: dict[str, float], name: str) -> Iterator[None]:
-    """Adds the seconds inside to ``sums[name]``."""
+    """Add the seconds inside to ``sums[name]``."""
     started = time.perf_counter()
     try:
         yield
@@ -62,7 +62,7 @@ def interleave(
 
 
 def summary(samples: Sequence[float]) -> dict[str, Any]:
-    """Median, smallest, largest, and every sample in the order they were taken."""
+    """Return median, smallest, largest, and every sample in the order they were taken."""
     return {
         "median": statistics.median(samples),
         "low": min(samples),
@@ -72,7 +72,7 @@ def summary(samples: Sequence[float]) -> dict[str, Any]:
 
 
 def paired_ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
-    """``above / below`` round by round, as `summary`; rounds that only one has are left out."""
+    """Sum up ``above / below`` by round, as `summary`; rounds that only one has are left out."""
     return summary([a / b for a, b in zip(above, below, strict=False)])
 
 
@@ -86,7 +86,7 @@ def fresh(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> 
 def matmul_rate(
     device: torch.device, *, dtype: torch.dtype = torch.float32, size: int = 2048, trials: int = 5
 ) -> float:
-    """Operations per second of a square product, the best of a few: the bound that is quoted."""
+    """Return operations per second of a square product, the best of a few: the bound quoted."""
     left = torch.randn(size, size, device=device, dtype=dtype)
     right = torch.randn(size, size, device=device, dtype=dtype)
     seconds_of(lambda: left @ right, device)
@@ -94,24 +94,24 @@ def matmul_rate(
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; the first column is text, the others are figures."""
+    """Lay a table out; its first column is text, the others are figures."""
     lines = [header, ["---"] + ["--:"] * (len(header) - 1), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def spread(one: Mapping[str, Any], *, digits: int = 2) -> str:
-    """``1.23 [1.20, 1.31]``: median and range."""
-    median, low, high = (f"{one[key]:,.{digits}f}" for key in ("median", "low", "high"))
+def spread(samples: Mapping[str, Any], *, digits: int = 2) -> str:
+    """Write median and range of a `summary`: ``1.23 [1.20, 1.31]``."""
+    median, low, high = (f"{samples[key]:,.{digits}f}" for key in ("median", "low", "high"))
     return f"{median} [{low}, {high}]"
 
 
 def mib(count: float) -> str:
-    """Bytes in MiB."""
+    """Write bytes in MiB."""
     return f"{count / 2**20:,.0f} MiB"
 
 
 def machine(document: Mapping[str, Any]) -> str:
-    """One line under every table: on what, with what, from which commit."""
+    """Write the line under every table: on what, with what, from which commit it was measured."""
     where = document["environment"]
     hardware = where["gpu"] if document.get("device") == "cuda" else where["cpu"]
     commit = (where["commit"] or "no commit")[:9] + ("+" if where["dirty"] else "")

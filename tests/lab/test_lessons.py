@@ -45,9 +45,9 @@ def test_salience_examples() -> None:
     assert contributions(weights, inputs).tolist() == pytest.approx([4.0, 0.6])
     rounded = torch.tensor([0.10, 1.10])
     assert rounding_costs(weights, rounded, inputs).tolist() == pytest.approx([2.0, 0.05])
-    found = contributions(torch.tensor([0.3, 1.0, -0.2]), torch.tensor([15.0, 0.8, 12]))
-    assert found.tolist() == pytest.approx([4.5, 0.8, 2.4])
-    assert found.argsort(descending=True).tolist() == [0, 2, 1]
+    exercise = contributions(torch.tensor([0.3, 1.0, -0.2]), torch.tensor([15.0, 0.8, 12]))
+    assert exercise.tolist() == pytest.approx([4.5, 0.8, 2.4])
+    assert exercise.argsort(descending=True).tolist() == [0, 2, 1]
 
 
 def test_expected_error_is_the_measured_one_where_channels_are_independent() -> None:
@@ -125,14 +125,14 @@ def test_scales_by_layer_type() -> None:
     watched = quantize_model(structure, kept, scheme, stats=stats).relative_losses
     assert watched == plain
     snapshot.restore()
-    found = kept.summaries()
-    assert set(found) == {
+    summaries = kept.summaries()
+    assert set(summaries) == {
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     }  # fmt: skip
-    assert found["down_proj"].count == 2 * 96
-    for one in found.values():
-        assert one.geometric_mean == pytest.approx(1, abs=1e-3)
-        assert 0 < one.smallest <= one.median <= one.largest
+    assert summaries["down_proj"].count == 2 * 96
+    for summary in summaries.values():
+        assert summary.geometric_mean == pytest.approx(1, abs=1e-3)
+        assert 0 < summary.smallest <= summary.median <= summary.largest
 
     folded = WatchedMethod(AWQ())
     quantize_model(structure, folded, scheme, stats=stats)
@@ -145,14 +145,14 @@ def test_scales_by_layer_type() -> None:
 
 def test_autoawq_shapes_are_transposed_and_packed_along_the_outputs() -> None:
     stored = autoawq_shapes(4096, 11008, 128)
-    assert {name: one.shape for name, one in stored.items()} == {
+    assert {name: tensor.shape for name, tensor in stored.items()} == {
         "qweight": (11008, 512),
         "qzeros": (86, 512),
         "scales": (86, 4096),
     }
-    assert [one.dtype for one in stored.values()] == [torch.int32, torch.int32, torch.float16]
+    assert [tensor.dtype for tensor in stored.values()] == [torch.int32, torch.int32, torch.float16]
     # Four bits a weight, twenty a group: exactly what the scheme counts.
-    assert sum(one.bits for one in stored.values()) == INT4.stored_bits(4096, 11008)
+    assert sum(tensor.bits for tensor in stored.values()) == INT4.stored_bits(4096, 11008)
     assert sorted(NIBBLE_ORDER) == list(range(8))
 
 

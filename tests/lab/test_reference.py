@@ -253,7 +253,7 @@ def test_windows_hold_whole_items_and_ask_for_their_answers(
 ) -> None:
     tokenizer, stream = prepare(tiny_data, tmp_path, TINY)
     answer = CLASSES.index("code")
-    found = 0
+    answers = 0
     for row in range(120):
         tokens, marks = stream.item_window(f"test:{row}", 513, TINY.shares_of(0))
         assert len(tokens) == len(marks) == 513
@@ -267,8 +267,8 @@ def test_windows_hold_whole_items_and_ask_for_their_answers(
             assert target.startswith("def ")
             head = target.rsplit("def ", 1)[-1].split("\n")[0]
             assert text.count(f"def {head}\n") == 2  # as the prompt has it, and in the answer
-            found += 1
-    assert found > 5
+            answers += 1
+    assert answers > 5
 
 
 def test_training_stopped_and_resumed_ends_with_the_same_weights(
@@ -317,25 +317,29 @@ class Drawn:
 
 def evaluation_texts(part: Part) -> dict[str, list[str]]:
     """Prompts and answers of the embedded suites, as many as are asked."""
-    found = {
+    by_suite = {
         suite: [
-            one["prompt"] + one["target"]
-            for one in templates.stream(split="evaluation", part=part, count=200)
+            item["prompt"] + item["target"]
+            for item in templates.stream(split="evaluation", part=part, count=200)
         ]
         for suite, templates in SHORT.items()
     }
     sources = MULTILINGUAL.stream(split="evaluation", part=part, count=68)
-    found["multilingual"] = [
-        one["prompt"] + one["delimiter"] + one["target"] for item in sources for one in expand(item)
+    by_suite["multilingual"] = [
+        item["prompt"] + item["delimiter"] + item["target"]
+        for source in sources
+        for item in expand(source)
     ]
     long = long_stream(split="evaluation", part=part, count=150, lengths=(256, 512, 1024))
-    return found | {"long_prompt": [one["prompt"] + one["target"] for one in long]}
+    return by_suite | {"long_prompt": [item["prompt"] + item["target"] for item in long]}
 
 
 def sentences(texts: Iterable[str]) -> set[str]:
     """Facts and filler of long prompts."""
-    told = (re.findall(r"### Text\n(.*)\n", text) for text in texts)
-    return {one for bodies in told for body in bodies for one in re.split(r"(?<=\.) ", body)}
+    bodies_by_text = (re.findall(r"### Text\n(.*)\n", text) for text in texts)
+    return {
+        fact for bodies in bodies_by_text for body in bodies for fact in re.split(r"(?<=\.) ", body)
+    }
 
 
 def test_training_items_share_nothing_with_the_evaluation(
@@ -408,7 +412,7 @@ def test_no_word_of_evaluation_is_trained_in_any_language() -> None:
     }
     for number in range(4500):
         suite = ("multilingual", RECALL, PRACTICE)[number % 3]
-        text = "".join(one for one, _ in documents.draw(suite, f"0:{number}", room=400))
+        text = "".join(piece for piece, _ in documents.draw(suite, f"0:{number}", room=400))
         if not text.startswith(tuple(labels)) and suite == RECALL:
             continue  # mostly English, which is compared above
         words = set(re.split(r"[^\w\u0900-\u097f]+", text)) - constant
@@ -452,9 +456,9 @@ def test_learning_rate_warms_up_stays_and_comes_down() -> None:
 
 def stated(pattern: str) -> Any:
     """JSON in the card."""
-    found = re.search(pattern, CARD, re.DOTALL)
-    assert found is not None
-    return json.loads(found[1])
+    match = re.search(pattern, CARD, re.DOTALL)
+    assert match is not None
+    return json.loads(match[1])
 
 
 SHIPPED = stated(r"```json\n(.*?)\n```")

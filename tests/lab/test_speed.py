@@ -83,9 +83,9 @@ def test_search_is_the_same_search(tmp_path: Path) -> None:
     main_point = document["main"]
     assert main_point["scored"] == 9
     assert main_point["choice"]["exponent"] > 0, "the problem should have salient channels"
-    for one in (main_point, *(p for sweep in document["sweeps"].values() for p in sweep)):
-        assert one["same_choice"]
-        assert one["relative_loss_difference"] < 1e-3
+    for point in (main_point, *(p for sweep in document["sweeps"].values() for p in sweep)):
+        assert point["same_choice"]
+        assert point["relative_loss_difference"] < 1e-3
     assert [p["in_features"] for p in document["sweeps"]["K"]] == [32, 64]
     assert [p["out_features"] for p in document["sweeps"]["N"]] == [32, 64]
     assert [p["tokens"] for p in document["sweeps"]["tokens"]] == [512, 1024]
@@ -122,15 +122,15 @@ def test_comparison_counts_one_pass(tmp_path: Path) -> None:
         "comparison", "--rounds", "1", "--methods", "rtn,awq", "--schemes", "int4-g128,int3-g128",
         "--samples", "2", "--seqlen", "32", "--windows", "1", out=tmp_path,
     )  # fmt: skip
-    (one,) = document["runs"]
-    assert one["cells"] == 4
-    assert one["passes"] == 1
-    assert one["blocks_observed"] == 6
-    assert one["total_s"] > one["after_load_s"] > sum(one["own_s"].values())
-    assert all(seconds > 0 for seconds in one["beside_s"].values()), one["beside_s"]
+    (measured,) = document["runs"]
+    assert measured["cells"] == 4
+    assert measured["passes"] == 1
+    assert measured["blocks_observed"] == 6
+    assert measured["total_s"] > measured["after_load_s"] > sum(measured["own_s"].values())
+    assert all(seconds > 0 for seconds in measured["beside_s"].values()), measured["beside_s"]
     # What was timed beside the cells has to fit between the parts and the total.
-    gap = one["total_s"] - sum(one["own_s"].values())
-    assert sum(one["beside_s"].values()) < gap + 0.01
+    gap = measured["total_s"] - sum(measured["own_s"].values())
+    assert sum(measured["beside_s"].values()) < gap + 0.01
     assert (tmp_path / "comparison.md").read_text("utf-8") == comparison.table(document)
 
 
@@ -140,12 +140,13 @@ def test_large_reports_phases(tmp_path: Path) -> None:
         "--methods", "rtn,gptq,awq,awq+clip", "--scheme", "int4-g32", out=tmp_path,
     )  # fmt: skip
     assert set(document["methods"]) == {"rtn", "gptq", "awq", "awq+clip"}
-    for name, one in document["methods"].items():
-        parts = one["fold_s"] + one["round_s"] + one["besides_s"]
-        assert parts == pytest.approx(one["seconds"])
-        assert sum(one["round_by_group_s"].values()) == pytest.approx(one["round_s"], abs=0.02)
-        assert len(one["fold_by_group_s"]) == 4
-        assert (one["mean_relative_loss"] is None) == (name == "rtn")
+    for name, measured in document["methods"].items():
+        parts = measured["fold_s"] + measured["round_s"] + measured["besides_s"]
+        assert parts == pytest.approx(measured["seconds"])
+        by_group = sum(measured["round_by_group_s"].values())
+        assert by_group == pytest.approx(measured["round_s"], abs=0.02)
+        assert len(measured["fold_by_group_s"]) == 4
+        assert (measured["mean_relative_loss"] is None) == (name == "rtn")
     count = document["operations"]
     # By hand: q (64), k and v (32 each) of 64 inputs, and so on; 41 candidates.
     folded = 41 * 2 * (128 * 64**2 + 64 * 64**2 + 256 * 64**2 + 64 * 128**2)
@@ -209,6 +210,8 @@ def test_unknown_and_missing_are_refused(
     assert "cannot be made" in refused(capsys, "evaluation", "--out", str(tmp_path / "file" / "x"))
     assert "at least 1" in refused(capsys, "comparison", "--rounds", "0", *out)
     assert "at least 1" in refused(capsys, "search", "--rounds", "0", *out)
+    assert "--tokens: invalid" in refused(capsys, "kernels", "--tokens", "4,a", *out)
+    assert "--batch-sizes: invalid" in refused(capsys, "decode", "--batch-sizes", "x", *out)
 
 
 def test_a_peer_that_fails_says_why(tmp_path: Path) -> None:
@@ -223,8 +226,8 @@ def test_a_peer_that_fails_says_why(tmp_path: Path) -> None:
 
 
 def test_statistics_of_samples() -> None:
-    one = timing.summary([3.0, 1.0, 2.0])
-    assert (one["median"], one["low"], one["high"]) == (2.0, 1.0, 3.0)
+    summary = timing.summary([3.0, 1.0, 2.0])
+    assert (summary["median"], summary["low"], summary["high"]) == (2.0, 1.0, 3.0)
     assert timing.paired_ratio([2.0, 9.0], [1.0, 3.0, 5.0])["samples"] == [2.0, 3.0]
     order: list[str] = []
     timing.interleave(

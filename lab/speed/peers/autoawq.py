@@ -1,4 +1,4 @@
-"""AutoAWQ's AWQ with clipping, asymmetric, in float32: ``as-shipped`` or ``repaired``.
+"""Quantize by AutoAWQ's AWQ with clipping, asymmetric, in float32: ``as-shipped`` or ``repaired``.
 
 On a CPU its scale search backs weights up with ``Tensor.cpu()``, which copies nothing there, and
 then scales them in place, so the model comes out damaged. ``repaired`` clones the backups and
@@ -14,7 +14,7 @@ PACKAGES = ("autoawq", "torch", "transformers")
 
 
 def load(folder: str, variant: str) -> Any:
-    """The model inside AutoAWQ's wrapper."""
+    """Load the model inside AutoAWQ's wrapper."""
     import torch
     from awq import AutoAWQForCausalLM
     from awq.quantize import quantizer
@@ -40,7 +40,7 @@ def load(folder: str, variant: str) -> Any:
 
 
 def quantize(model: Any, tokens: Any, variant: str) -> Any:
-    """INT4, groups of 128, asymmetric, scales and clipping."""
+    """Quantize to INT4 in groups of 128, asymmetric, with scales and clipping."""
     model.quantize(
         None,
         quant_config={"w_bit": 4, "q_group_size": 128, "zero_point": True, "version": "GEMM"},

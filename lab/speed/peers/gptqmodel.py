@@ -1,4 +1,4 @@
-"""GPTQModel's GPTQ, INT4 in groups of 128, with its defaults (symmetric, activation groups).
+"""Quantize by GPTQModel's GPTQ, INT4-g128, with its defaults (symmetric, activation groups).
 
 It packs its codes as part of quantizing; that is timed too, for it cannot be told apart. Moving
 finished layers to the disk and back, its default, is switched off.
@@ -14,7 +14,7 @@ PACKAGES = ("gptqmodel", "torch", "transformers")
 
 
 def load(folder: str, variant: str) -> Any:
-    """The model inside GPTQModel's wrapper."""
+    """Load the model inside GPTQModel's wrapper."""
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # with fewer it refuses two cores
     import torch
     from gptqmodel import GPTQModel, QuantizeConfig
@@ -24,7 +24,7 @@ def load(folder: str, variant: str) -> Any:
 
 
 def quantize(model: Any, tokens: Any, variant: str) -> Any:
-    """GPTQ on the sequences as they are."""
+    """Run GPTQ on the sequences as they are."""
     import torch
 
     model.quantize(
@@ -35,7 +35,7 @@ def quantize(model: Any, tokens: Any, variant: str) -> Any:
 
 
 def evaluable(model: Any, original: str) -> Any:
-    """The original in float32 with the weights that the checkpoint decodes to.
+    """Return the original in float32 with the weights that the checkpoint decodes to.
 
     The quantized model cannot be run where it is (its zero points are as stored, one too low to
     decode), nor be read back to run in float32.

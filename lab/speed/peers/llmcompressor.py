@@ -1,4 +1,4 @@
-"""llm-compressor's AWQ and GPTQ, INT4 in groups of 128, asymmetric, in float32.
+"""Quantize by llm-compressor's AWQ and GPTQ, INT4 in groups of 128, asymmetric, in float32.
 
 GPTQ keeps its default column order (``static``). AWQ pins memory without asking whether there is
 an accelerator and fails where there is none; pinning is switched off, nothing else is changed.
@@ -12,7 +12,7 @@ PACKAGES = ("llmcompressor", "compressed-tensors", "torch", "transformers")
 
 
 def load(folder: str, variant: str) -> Any:
-    """The model, and every import that quantizing will need."""
+    """Load the model, and import all that quantizing will need."""
     import torch
     from datasets import Dataset  # noqa: F401
     from llmcompressor import oneshot  # noqa: F401
@@ -26,7 +26,7 @@ def load(folder: str, variant: str) -> Any:
 
 
 def modifier(variant: str) -> Any:
-    """The recipe."""
+    """Return the recipe."""
     scheme = {
         "group_0": {
             "targets": ["Linear"],
@@ -49,7 +49,7 @@ def modifier(variant: str) -> Any:
 
 
 def quantize(model: Any, tokens: Any, variant: str) -> Any:
-    """One ``oneshot``; its forward passes then round the weights as a server would."""
+    """Run one ``oneshot``; its forward passes then round the weights as a server would."""
     from datasets import Dataset
     from llmcompressor import oneshot
 

@@ -29,7 +29,7 @@ from typing import Any
 
 
 def peak_bytes() -> int:
-    """Peak resident memory of this process since the last `reset_peak`."""
+    """Return the peak resident memory of this process since it was last cleared."""
     for line in Path("/proc/self/status").read_text("utf-8").splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) * 1024
@@ -37,7 +37,7 @@ def peak_bytes() -> int:
 
 
 def window_nll(model: Any, windows: Any) -> list[float]:
-    """Mean negative log-likelihood per scored token of every window, in nats."""
+    """Return every window's mean negative log-likelihood per scored token, in nats."""
     import torch
 
     results: list[float] = []
