@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from bench.comparison.progress import Reporter
 from bench.comparison.suites.suite import Metrics
 from bench.records.cell import Cell
@@ -63,8 +61,7 @@ class Unfinished:
         try:
             return _read(path, cell)
         except (OSError, ValueError, RecursionError) as error:
-            why = told(error) if isinstance(error, ValidationError) else error
-            self.say.warn(f"{path} is damaged ({why}): its suites are measured again")
+            self.say.warn(f"{path} is damaged ({told(error)}): its suites are measured again")
             return Findings()
 
     def forget(self, cell: Cell) -> None:

@@ -42,8 +42,14 @@ def tag(name: str) -> str:
     return f"<{name}>"
 
 
-def told(error: ValidationError) -> str:
-    """Say the first thing that is wrong with a document: its place, the rule, and what is there."""
+def told(error: Exception) -> str:
+    """Say the first thing that is wrong with a document: its place, the rule, and what is there.
+
+    Args:
+        error: of a model; of any other kind, its text is given.
+    """
+    if not isinstance(error, ValidationError):
+        return str(error)
     first = min(error.errors(include_url=False), key=lambda wrong: len(wrong["loc"]))
     steps = [step for step in first["loc"] if not str(step).startswith("<")]
     place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)

@@ -12,7 +12,6 @@ from pydantic import (
     Field,
     PlainSerializer,
     Tag,
-    ValidationError,
     WithJsonSchema,
     model_validator,
 )
@@ -319,11 +318,9 @@ def record_of(document: object, *, where: str, fix: str) -> Record:
                 raise ValueError(f"{name} is not there")
         content = {name: value for name, value in given.items() if name not in _ENVELOPE}
         record = Record.model_validate(content if given else document)
-    except ValidationError as error:
-        told = documents.told(error)
-        raise InputError(f"{where} is not a record of this program ({told}); {fix}") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is not a record of this program ({error}); {fix}") from error
+        why = documents.told(error)
+        raise InputError(f"{where} is not a record of this program ({why}); {fix}") from error
     if record.cell.id != given["cell_id"]:
         raise InputError(
             f"{where}: the cell does not match its id {given['cell_id']}; it was edited; {fix}"
