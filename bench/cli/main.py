@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 from rich.console import Console
@@ -75,6 +76,9 @@ _COMPUTING = ("compare", "quantize", "evaluate", "baseline", "gate", "rebaseline
 _RESUMED = ("compare", "evaluate", "baseline", "rebaseline")
 """These go on from what is finished when they are run again."""
 
+_ONE_BY_ONE = ("methods", "schemes", "baselines", "tolerances")
+"""An option takes one of these, such as ``--method``; only those of `compare` take lists."""
+
 _START = """\
 start here:
   # what this machine has, and what it lacks
@@ -107,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name in _COMPUTING:
             processors.share(reporter.say)
         _quiet_libraries()
-        with settings_called(lambda setting: f"--{setting.replace('_', '-')}"):
+        with settings_called(partial(option_of, name)):
             given = asked.with_config(given)
             return _COMMANDS[name].run(given, output, reporter)
     except InputError as error:
@@ -139,6 +143,15 @@ def _parsed(arguments: Sequence[str] | None) -> tuple[str, argparse.Namespace]:
         fix = gate.EACH_ITS_OWN if files else f"see awq-bench {name} --help"
         parser.error(f"unrecognized arguments: {' '.join(beyond)}; {fix}")
     return name, given
+
+
+def option_of(command: str, setting: str) -> str:
+    """Name the option that gives a setting to a command; MODEL has its place, and no option."""
+    if setting == "model":
+        return "MODEL"
+    if setting in _ONE_BY_ONE and command != "compare":
+        setting = setting.removesuffix("s")
+    return f"--{setting.replace('_', '-')}"
 
 
 def _parser() -> Parser:

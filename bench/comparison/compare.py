@@ -90,7 +90,7 @@ class Comparison:
         records = tuple(self._records[planned.cell.id] for planned in self.plan)
         layouts = draw.write(records, self.run.path, price_per_hour=self.price_per_hour)
         if all(record.status == "done" for record in records):
-            # Else the same command with --out runs the suites that failed, and no other.
+            # Else the same comparison, begun again here, runs the suites that failed alone.
             shutil.rmtree(self.bench.unfinished, ignore_errors=True)
         # Nobody comes back to what is finished: killed from here on, it would stay.
         shutil.rmtree(self.run.path / _CACHE, ignore_errors=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.comparison.request import option_paths, typed
 from quantcore import files
-from quantcore.errors import InputError, nearest
+from quantcore.errors import InputError, nearest, setting_name
 
 
 def config_values(path: Path) -> dict[str, Any]:
@@ -31,11 +31,12 @@ def config_values(path: Path) -> dict[str, Any]:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    asked = f"{setting_name('config')} {path}"
     if path.exists() and not path.is_file():
-        raise InputError(f"--config {path} is no file; name one that holds TOML")
+        raise InputError(f"{asked} is no file; name one that holds TOML")
     try:
         return tomllib.loads(files.read_text(path))
     except OSError as error:
-        raise InputError(f"--config {path} cannot be read: {error.strerror}") from error
+        raise InputError(f"{asked} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # also of numbers and nesting beyond all use
-        raise InputError(f"--config {path} is not TOML: {error}") from error
+        raise InputError(f"{asked} is not TOML: {error}") from error

@@ -17,7 +17,7 @@ from quantcore.calibration import BlockWalk
 from quantcore.checkpoint import MANIFEST, LoadedModel, save_hf
 from quantcore.codes import Keeper
 from quantcore.discovery import discover
-from quantcore.errors import InputError, nearest
+from quantcore.errors import InputError, nearest, setting_name
 from quantcore.method import Method
 from quantcore.quantize import bits_per_weight, stored_bytes
 from quantcore.scheme import QuantScheme
@@ -43,8 +43,11 @@ def quantize(
     say = reporter or quiet()
     if checkpoint_format not in FORMATS:
         raise InputError(
-            f"unknown --checkpoint-format {checkpoint_format!r}; "
-            f"{nearest(checkpoint_format, FORMATS)}"
+            f"unknown {setting_name('checkpoint_format')} {checkpoint_format!r}; "
+            f"{nearest(checkpoint_format, FORMATS)}",
+            setting="checkpoint_format",
+            found=checkpoint_format,
+            allowed=tuple(FORMATS),
         )
     chosen, parsed = registry.method(method), QuantScheme.parse(scheme)
     whole = WholeFolder(out)

@@ -22,7 +22,7 @@ from bench.records.cell import Cell
 from bench.records.document import write_json
 from bench.records.record import Record, read_record
 from quantcore import files
-from quantcore.errors import InputError, writing
+from quantcore.errors import InputError, setting_name, writing
 
 if TYPE_CHECKING:
     from bench.comparison.request import Request
@@ -33,7 +33,6 @@ RUNS = Path("awq-bench-runs")
 _MANIFEST = "comparison.json"
 _LOCK = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-_FIX = "make room and give rights there, or name another --out"
 _PLACES = ("data_dir", "tasks_data")  # where copies lie on this machine decides no outcome
 
 
@@ -124,8 +123,8 @@ class RunFolder:
             there = _read_manifest(path / _MANIFEST)
             if there.get("key") != key:
                 raise OtherComparison(
-                    f"{path} holds another comparison ({_differences(there, request)}); name "
-                    "another --out"
+                    f"{path} holds another comparison ({_differences(there, request)}); "
+                    f"{_another()}"
                 )
         found = (_whole_record(path, cell) for cell in cells)
         done = {record.cell.id: record for record in found if record is not None}
@@ -135,7 +134,7 @@ class RunFolder:
             "request": _declared(request),
             "cells": {cell.file_name: cell.id for cell in cells},
         }
-        with writing(path, _FIX):
+        with writing(path, _room()):
             write_json(path / _MANIFEST, manifest)
         return cls(path, manifest, done)
 
@@ -147,7 +146,7 @@ class RunFolder:
         """
         if record.status != "done" and _whole_record(self.path, record.cell) is not None:
             return
-        with writing(self.path, _FIX):
+        with writing(self.path, _room()):
             record.write(self.path)
 
     def finish(self) -> None:
@@ -157,7 +156,7 @@ class RunFolder:
             InputError: the folder can no longer be written.
         """
         self._manifest["finished"] = True
-        with writing(self.path, _FIX):
+        with writing(self.path, _room()):
             write_json(self.path / _MANIFEST, self._manifest)
 
 
@@ -182,18 +181,19 @@ def default_names(request: Request) -> Iterator[Path]:
 def _named(out: Path, held: ExitStack, say: Reporter) -> Path:
     """Lock the folder that the user named."""
     if out.is_symlink() and not out.exists():
-        raise InputError(f"--out {out} is a link that leads nowhere; name another, or mend it")
+        rule = "is a link that leads nowhere; name another, or mend it"
+        raise InputError(f"{setting_name('out')} {out} {rule}", setting="out", found=out)
     strangers = out.is_dir() and not all(
         path.name == _LOCK or files.is_unfinished(path) for path in out.iterdir()
     )
     # Looked for after what lies beside it: another process may be just beginning.
     strangers = strangers and not (out / _MANIFEST).is_file()
     if strangers or (out.exists() and not out.is_dir()):
-        raise InputError(f"{out} exists and is no comparison; name another --out")
+        raise InputError(f"{out} exists and is no comparison; {_another()}")
     try:
         held.enter_context(locked(out, say))
     except InputError as error:
-        raise type(error)(f"--out {error}, or name another --out") from error
+        raise type(error)(f"{setting_name('out')} {error}, or {_another()}") from error
     return out
 
 
@@ -225,7 +225,7 @@ def _new(request: Request, held: ExitStack, say: Reporter) -> Path:
         path = next(path for path in default_names(request) if _made(path))
     except OSError as error:
         raise InputError(
-            f"{RUNS} cannot be written ({error.strerror}); name a folder with --out"
+            f"{RUNS} cannot be written ({error.strerror}); name a folder with {setting_name('out')}"
         ) from error
     held.enter_context(locked(path, say))
     return path
@@ -238,6 +238,15 @@ def _made(path: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _another() -> str:
+    return f"name another {setting_name('out')}"
+
+
+def _room() -> str:
+    """Say what to do where a folder takes no more."""
+    return f"make room and give rights there, or {_another()}"
 
 
 def _declared(request: Request) -> dict[str, Any]:

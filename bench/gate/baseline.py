@@ -14,7 +14,7 @@ from bench.gate.key import key_of
 from bench.records.document import DIGEST, digest, parsed, sealed, write_json
 from bench.records.record import Record, record_of
 from quantcore import files
-from quantcore.errors import InputError, writing
+from quantcore.errors import InputError, setting_name, writing
 
 VERSION = 1
 OWN_REASON = "twice the noise floor, and the reach of a bound; nobody named another"
@@ -83,8 +83,8 @@ def write(baseline: Baseline, path: Path, *, force: bool) -> None:
     """
     if path.exists() and not force:
         raise InputError(
-            f"{path} is there already; a baseline is written over only with --force, or by "
-            "`awq-bench rebaseline`, which shows what changed first"
+            f"{path} is there already; a baseline is written over only with "
+            f"{setting_name('force')}, or by `awq-bench rebaseline`, which shows what changed first"
         )
     document = _document(baseline)
     with writing(path, "make room and give rights there, or name another file"):

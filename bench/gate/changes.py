@@ -18,6 +18,7 @@ from bench.records.metrics import Answers, Columns, Divergence, Perplexity, Timi
 from bench.records.record import Record
 from bench.stats import tolerance
 from bench.stats.tolerance import Arithmetic
+from quantcore.errors import setting_name
 
 _Metric = TypeVar("_Metric", Perplexity, Divergence, Answers, Timings)
 
@@ -101,7 +102,8 @@ def _window_costs(suite: str, pair: Pair, whose: str, *, paired: bool) -> list[f
     unquantized, quantized = pair
     divergence = suite == "divergence"
     if divergence and quantized.divergence is None and unquantized is None:
-        raise _Missing("it takes the unquantized model: give it with --source")
+        how = setting_name("source")
+        raise _Missing(f"it takes the unquantized model: give it with {how}")
     if divergence:
         far = _measured(quantized.divergence, quantized, suite, f"the quantized model {whose}")
         return far.window_kl

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.comparison.request import Request
 from bench.gate.changes import SPEED
-from quantcore.errors import InputError, setting_name
+from quantcore.errors import refused, setting_name
 
 _PLACES = ("data_dir", "tasks_data")  # where copies lie on this machine
 _ALWAYS = ("model", "methods", "schemes")
@@ -86,7 +86,8 @@ def refuse_quantizing(request: Request) -> None:
     asked, usual = request.options(), Request().options()
     for name in _QUANTIZING:
         if asked[name] != usual[name]:
-            raise InputError(
-                f"{setting_name(name)} {asked[name]}: {request.model} is taken as "
-                "quantized already; leave it out, or give --method and --scheme to quantize here"
+            rule = (
+                f"{request.model} is taken as quantized already; leave it out, or give "
+                f"{setting_name('methods')} and {setting_name('schemes')} to quantize here"
             )
+            raise refused(name, asked[name], rule)

@@ -19,7 +19,7 @@ from bench.gate.parts import held, parts_folder
 from bench.gate.reruns import SEEDS, rerun_of, threads, variations
 from bench.report import quantities
 from bench.stats import tolerance
-from quantcore.errors import InputError, nearest
+from quantcore.errors import InputError, nearest, refused, setting_name
 
 
 def make(
@@ -117,11 +117,12 @@ def remake(
 def _check(request: Request, tolerances: Mapping[str, Tolerance], seeds: int) -> None:
     """Refuse what no measurement is needed to refuse."""
     if seeds < SEEDS:
-        raise InputError(f"--seeds {seeds}: at least {SEEDS}; fewer say nothing of their spread")
+        raise refused("seeds", seeds, f"at least {SEEDS}; fewer say nothing of their spread")
     gates = (*request.suites, *request.tasks.names, "size")
     for name in tolerances:
         if name not in gates:
-            raise InputError(f"--tolerance {name}: no such gate here; {nearest(name, gates)}")
+            rule = f"no such gate here; {nearest(name, gates)}"
+            raise refused("tolerances", name, rule, allowed=gates)
     if len(request.methods) > 1 or len(request.schemes) > 1:
         raise InputError("a baseline is of one method and one scheme; make one for each")
 
@@ -191,4 +192,5 @@ def _refuse_idle(name: str, change: Change | str) -> None:
         elif change.most <= 0:
             why = "the quantized model has nothing right that it could lose"
     if why:
-        raise InputError(f"{name} cannot be gated: {why}, or leave it out of --suites")
+        suites = setting_name("suites")
+        raise InputError(f"{name} cannot be gated: {why}, or leave it out of {suites}")

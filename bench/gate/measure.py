@@ -28,7 +28,7 @@ from bench.gate.manifest import declared_in, packed_bytes
 from bench.records.record import Record
 from quantcore import files
 from quantcore.checkpoint import LoadedModel, resolve
-from quantcore.errors import InputError
+from quantcore.errors import InputError, refused, setting_name
 from quantcore.structure import Structure
 
 
@@ -88,10 +88,9 @@ def opened(
     if not request.methods:
         return nullcontext(_open_folder(request, source, reporter or quiet()))
     if source is not None:
-        raise InputError(
-            f"--source {source}: MODEL is the source already where --method says how to "
-            "quantize it; leave one of them out"
-        )
+        model, method = setting_name("model"), setting_name("methods")
+        rule = f"{model} is the source already where {method} says how to quantize it"
+        raise refused("source", source, f"{rule}; leave one of them out")
     return _open_source(request, parts, reporter)
 
 
@@ -116,9 +115,10 @@ class OnTheSpot:
         if other.describe().sha256 == drawn.sha256:
             count = drawn.samples
             raise InputError(
-                f"--calibration {drawn.name} gives the same {count} sequences by every seed, so "
-                "that reruns would not tell how much calibration varies; ask for fewer with "
-                f"--calibration-samples {max(1, count // 2)}, or give more"
+                f"{setting_name('calibration')} {drawn.name} gives the same {count} sequences "
+                "by every seed, so that reruns would not tell how much calibration varies; ask for "
+                f"fewer with {setting_name('calibration_samples')} {max(1, count // 2)}, or give "
+                "more"
             )
 
     def declared(self, method: str | None, scheme: str | None) -> dict[str, Any]:
@@ -216,14 +216,15 @@ class QuantizedFolder:
 def _open_folder(request: Request, source: str | None, say: Reporter) -> QuantizedFolder:
     if source is None and "divergence" in request.suites:
         raise InputError(
-            "suite divergence compares with the unquantized model: give it with --source, or leave "
-            "divergence out of --suites"
+            "suite divergence compares with the unquantized model: give it with "
+            f"{setting_name('source')}, or leave divergence out of {setting_name('suites')}"
         )
     refuse_quantizing(request)
     if SPEED in request.suites:
         raise InputError(
             "suite throughput times a model beside its unquantized form, from codes; gate a folder "
-            "on other suites, and speed with --method and --scheme"
+            f"on other suites, and speed with {setting_name('methods')} and "
+            f"{setting_name('schemes')}"
         )
     check_paired(request, paired=source is not None)
     loaded = open_model(request.but(model=source or request.model))

@@ -13,7 +13,7 @@ from bench.gate.changes import Change
 from bench.gate.units import shown
 from bench.stats import tolerance
 from bench.stats.tolerance import Spread
-from quantcore.errors import InputError
+from quantcore.errors import refused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +101,13 @@ def tolerance_of(
     if asked is None:
         return Tolerance(value=noise.tolerance(gates), reason=OWN_REASON)
     if asked.value < noise.floor:
-        raise InputError(
-            f"--tolerance {name}: {shown(name, asked.value, written=True)} is below the noise "
-            f"floor of {shown(name, noise.floor)}, below which reruns of the same declaration, "
-            "here or on another machine, stay 95 times in 100; give "
+        rule = (
+            f"{shown(name, asked.value, written=True)} is below the noise floor of "
+            f"{shown(name, noise.floor)}, below which reruns of the same declaration, here or on "
+            "another machine, stay 95 times in 100; give "
             # Above the floor however it is rounded: two digits are off by 5 % at most.
             f"{shown(name, 1.1 * noise.floor)} or more (what was measured is kept for the same "
             "command)"
         )
+        raise refused("tolerances", name, rule)
     return asked

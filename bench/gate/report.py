@@ -22,7 +22,7 @@ from bench.report import grid as grids
 from bench.report.grid import Field, Grid
 from bench.stats import tolerance
 from quantcore import files
-from quantcore.errors import InputError, writing
+from quantcore.errors import InputError, setting_name, writing
 
 MARKS = {"pass": "pass", "fail": "FAIL", "no verdict": "no verdict"}
 
@@ -280,8 +280,12 @@ def markdown(judgements: Sequence[Judgement]) -> str:
     return "\n".join(grids.markdown(grid(judgement)) for judgement in judgements)
 
 
-def write(judgements: Sequence[Judgement], folder: Path | None) -> None:
+def write(judgements: Sequence[Judgement], report: Path | None) -> None:
     """Write ``gate.md``, ``gate.json``, ``gate.xml``; and the step summary where there is one.
+
+    Args:
+        judgements: of every baseline.
+        report: the folder for them, made if it is not there. None: the summary alone.
 
     Raises:
         InputError: one of them cannot be written.
@@ -296,9 +300,10 @@ def write(judgements: Sequence[Judgement], folder: Path | None) -> None:
                 f"GITHUB_STEP_SUMMARY {summary} cannot be written ({error.strerror}); name a file "
                 "that can be, or unset it"
             ) from error
-    if folder is not None:
-        with writing(f"--report {folder}", "make room and give rights there, or name another"):
-            folder.mkdir(parents=True, exist_ok=True)
-            files.write_text(folder / "gate.md", markdown(judgements))
-            files.write_text(folder / "gate.xml", junit(judgements))
-            write_json(folder / "gate.json", document(judgements))
+    if report is not None:
+        place = f"{setting_name('report')} {report}"
+        with writing(place, "make room and give rights there, or name another"):
+            report.mkdir(parents=True, exist_ok=True)
+            files.write_text(report / "gate.md", markdown(judgements))
+            files.write_text(report / "gate.xml", junit(judgements))
+            write_json(report / "gate.json", document(judgements))

@@ -18,7 +18,7 @@ from bench.gate.key import declared_of, differing_declaration
 from bench.gate.manifest import is_quantized
 from bench.gate.measure import opened
 from bench.report.pair import open_cell
-from quantcore.errors import InputError
+from quantcore.errors import InputError, refused, setting_name
 
 
 def gate(
@@ -51,7 +51,9 @@ def gate(
         InputError: a baseline, model or comparison that cannot be used.
     """
     if run is not None and (model is not None or source is not None):
-        raise InputError(f"--run {run} is measured already; leave MODEL and --source out")
+        others = f"{setting_name('model')} and {setting_name('source')}"
+        rule = f"is measured already; leave {others} out"
+        raise InputError(f"{setting_name('run')} {run} {rule}", setting="run", found=run)
     declared = {path: read(path) for path in _files(baselines)}
     if run is not None:
         return [_judge_run(baseline, path, run) for path, baseline in declared.items()]
@@ -76,15 +78,19 @@ class _Group:
 
 def _files(baselines: Sequence[Path]) -> list[Path]:
     paths: list[Path] = []
+    option = setting_name("baselines")
     for path in baselines:
         if (path / "config.json").is_file():
             raise InputError(
-                f"--baseline {path} is a model's folder; give it as MODEL, and what `awq-bench "
-                "baseline` wrote with --baseline"
+                f"{option} {path} is a model's folder; give it as {setting_name('model')}, and "
+                f"what `awq-bench baseline` wrote with {option}",
+                setting="baselines",
+                found=path,
             )
         inside = sorted(path.glob("*.json")) if path.is_dir() else [path]
         if not inside:
-            raise InputError(f"--baseline {path} holds no .json file; name a baseline, or a folder")
+            rule = "holds no .json file; name a baseline, or a folder"
+            raise InputError(f"{option} {path} {rule}", setting="baselines", found=path)
         paths += inside
     if not paths:
         raise InputError("no baseline given; name a file that `awq-bench baseline` wrote")
@@ -149,12 +155,12 @@ def _judge_group(group: _Group, reporter: Reporter | None) -> dict[Path, Judgeme
 def _judge_run(baseline: Baseline, path: Path, folder: Path) -> Judgement:
     """Decide on the cell of a finished comparison that a baseline declares."""
     if not folder.is_dir():
-        raise InputError(f"--run {folder}: no such folder; name one that `awq-bench compare` wrote")
+        raise refused("run", folder, "no such folder; name one that `awq-bench compare` wrote")
     method, scheme = baseline.declared["method"], baseline.declared["scheme"]
     if method is None or source_of(baseline.request) is not None:
         raise InputError(
             f"{path} is of a quantized folder, and a comparison's cells are quantized on the spot; "
-            "give the folder as MODEL instead of --run"
+            f"give the folder as {setting_name('model')} instead of {setting_name('run')}"
         )
     try:
         unquantized, quantized = (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bench.gate.baseline import Tolerance
 from bench.gate.changes import SPEED
-from quantcore.errors import InputError
+from quantcore.errors import InputError, refused, setting_name
 
 
 def unit_of(name: str) -> str:
@@ -98,13 +98,16 @@ def parse_tolerances(given: Sequence[str]) -> dict[str, Tolerance]:
             number = parsed_tolerance(name, value)
         except ValueError:
             most = " and below 100" if name == SPEED else ""  # no speed is less than none
-            raise InputError(
-                f"--tolerance {text}: expected GATE=VALUE:REASON with a value of 0 or more{most} "
-                f"in {unit_of(name)}, such as 'perplexity=0.5%:what users accept'"
-            ) from None
+            rule = (
+                f"expected GATE=VALUE:REASON with a value of 0 or more{most} in {unit_of(name)}, "
+                "such as 'perplexity=0.5%:what users accept'"
+            )
+            raise refused("tolerances", text, rule) from None
         if not reason.strip():
-            raise InputError(f"--tolerance {text}: a tolerance has a reason; add it after a colon")
+            rule = "a tolerance has a reason; add it after a colon"
+            raise refused("tolerances", text, rule)
         if name in tolerances:
-            raise InputError(f"--tolerance {name} is given twice; name each gate once")
+            twice = f"{setting_name('tolerances')} {name} is given twice; name each gate once"
+            raise InputError(twice, setting="tolerances", found=name)
         tolerances[name] = Tolerance(value=number, reason=reason.strip())
     return tolerances

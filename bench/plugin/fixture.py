@@ -115,7 +115,8 @@ def awq_bench_cells(request: pytest.FixtureRequest) -> Iterator[Any]:
             pytest.exit(escape.line(f"awq-bench: {error}"), returncode=pytest.ExitCode.USAGE_ERROR)
         yield comparison
         if not comparison.pending:
-            outcome = comparison.finish()
+            with settings_called(option_of):
+                outcome = comparison.finish()
             _show(request.config, outcome.folder, [*outcome.tables])
 
 

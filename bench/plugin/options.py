@@ -34,7 +34,7 @@ _DEFAULTS: dict[str, Any] = {
 
 def option_of(setting: str) -> str:
     """The option of ours that gives a field of the request; else its key in ``--awq-config``."""
-    own = setting in (*OPTIONS, "out")
+    own = setting in (*OPTIONS, "config", "out")
     return f"--awq-{setting}" if own else setting.replace("_", "-")
 
 

@@ -90,7 +90,7 @@ def test_a_named_folder_that_another_process_writes_is_refused(say: Reporter) ->
     folder = begun(say, Path("out"))
     before = (folder / "comparison.json").read_bytes()
     with another_process(folder) as process:
-        wanted = "--out out is being written by another process.*wait.*or name another --out"
+        wanted = "^out out is being written by another process.*wait.*or name another out$"
         with pytest.raises(InUse, match=wanted):
             begun(say, folder)
         process.kill()
@@ -235,7 +235,7 @@ def test_without_locks_it_goes_on_and_says_so(
 
 def test_a_place_that_cannot_be_written_is_bad_input(say: Reporter) -> None:
     Path("file").write_text("mine", "utf-8")
-    with pytest.raises(InputError, match=r"--out file/out cannot be written .*name another --out"):
+    with pytest.raises(InputError, match=r"^out file/out cannot be written .*name another out$"):
         begun(say, Path("file/out"))
     Path("awq-bench-runs").write_text("mine", "utf-8")
     with pytest.raises(InputError, match=r"awq-bench-runs cannot be written .*name a folder"):

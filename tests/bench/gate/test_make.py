@@ -46,17 +46,23 @@ def test_a_tolerance_below_the_floor_is_refused_with_the_figure(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"seeds": 4}, "at least 5"),
+        ({"seeds": 4}, "^seeds 4: at least 5"),
         ({"tolerances": {"perplexty": Tolerance(value=1.0, reason="r")}}, "did you mean"),
-        ({"tolerances": {"json": Tolerance(value=1.0, reason="r")}}, "no such gate here"),
+        (
+            {"tolerances": {"json": Tolerance(value=1.0, reason="r")}},
+            "^tolerances json: no such gate here",
+        ),
         ({"methods": ("rtn", "awq")}, "one method and one scheme"),
-        ({"source": "elsewhere"}, "MODEL is the source already"),
-        ({"methods": (), "schemes": ()}, "give it with --source"),
+        ({"source": "elsewhere"}, "^source elsewhere: model is the source already where methods"),
+        ({"methods": (), "schemes": ()}, "give it with source, or leave divergence out of suites"),
         (
             {"methods": (), "schemes": (), "suites": ("perplexity",)},
-            "calibration .*is taken as quantized already",
+            "^calibration .*is taken as quantized already; .* give methods and schemes",
         ),
-        ({"calibration_samples": 6}, "gives the same 6 sequences by every seed.*samples 3"),
+        (
+            {"calibration_samples": 6},
+            "gives the same 6 sequences by every seed.* calibration_samples 3",
+        ),
     ],
 )
 def test_what_cannot_be_a_baseline_is_refused_before_anything_is_measured(
@@ -193,5 +199,5 @@ def test_a_suite_that_cannot_be_gated_is_no_part_of_a_baseline(
         return {**real(*pairs), "divergence": "no prompt of divergence fits the context"}
 
     monkeypatch.setattr(making, "changes", changes)
-    with pytest.raises(InputError, match=r"divergence cannot be gated.*leave it out of --suites"):
+    with pytest.raises(InputError, match=r"divergence cannot be gated.*leave it out of suites"):
         make(asked, {})

@@ -103,7 +103,8 @@ def test_what_was_kept_of_other_texts_is_measured_anew(
     low = ["--tolerance", "perplexity=0.0001%:too strict"]
     words = [str(text) if word == asked.text.name else word for word in command(asked, *low)]
     assert cli.main([*words, "--out", "b.json"]) == exit_codes.BAD_INPUT
-    assert "below the noise floor" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "error: --tolerance perplexity: +0.0001 % is below the noise floor" in said
     assert not Path("b.json").exists()
     assert list(tmp_path.glob("awq-bench-runs/*/00/records/*.json"))
     text.write_text(text.read_text("utf-8")[:-200], "utf-8")

@@ -159,7 +159,7 @@ def test_tasks_have_cells_at_the_schemes_that_run_them_alone(project: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--awq-config=none.toml"], "--config none.toml cannot be read"),
+        (["--awq-config=none.toml"], "awq-bench: --awq-config none.toml cannot be read"),
         (["--awq-config=bad.toml"], "unknown key 'metods'"),
         (["--awq-schemes=int5"], "unknown scheme 'int5'"),
         (["--awq-methods=awk"], "unknown method 'awk'"),
@@ -235,4 +235,5 @@ def test_gates_fail_tests_and_end_with_their_tables(asked: Request, tmp_path: Pa
 def test_settings_are_called_as_the_project_gives_them() -> None:
     """It is an option of ours where there is one, else the key in the file of ``--awq-config``."""
     assert options.option_of("text") == "--awq-text"
+    assert options.option_of("out") == "--awq-out"
     assert options.option_of("calibration_samples") == "calibration-samples"
