@@ -28,6 +28,10 @@ def test_of_the_project():
 def test_speed_of_the_project(benchmark):
     benchmark.pedantic(lambda: None)
 
+@pytest.mark.awq_bench
+def test_NOTSET_is_a_name_too():
+    pass
+
 def test_quality(awq_bench):
     outcome = awq_bench.compare(methods=("rtn",), schemes=("int4-g128",), suites=("perplexity",))
     base, quantized = outcome.records
@@ -70,7 +74,7 @@ def project(tmp_path: Path) -> Path:
 def test_without_it_only_the_projects_own_tests_run(project: Path) -> None:
     done = run(project, "-q")
     assert done.returncode == 0, done.stdout
-    assert "2 passed, 1 deselected" in done.stdout
+    assert "2 passed, 2 deselected" in done.stdout
 
 
 def test_with_it_the_cells_run_and_the_tables_follow(project: Path) -> None:
@@ -94,7 +98,6 @@ def test_with_it_the_cells_run_and_the_tables_follow(project: Path) -> None:
     ):
         assert f"{name}] PASSED" in done.stdout or f"{name} PASSED" in done.stdout, done.stdout
     assert "test_of_the_project" not in done.stdout
-    assert "NOTSET" not in done.stdout
     assert "embedded_ppl_256@2, lower is better" in done.stdout
     assert "reference: throughput" in done.stdout
     names = sorted(path.name for path in (project / "out" / "records").iterdir())
@@ -145,8 +148,11 @@ def test_tasks_have_cells_at_the_schemes_that_run_them_alone(project: Path) -> N
         'tasks-schemes = ["int3-g128"]\nlimit = 1\n',
         "utf-8",
     )
-    done = run(project, "--benchmark", "--collect-only", "-q", "--awq-config=tasks.toml")
+    collect = ["--collect-only", "-q", "-o", "empty_parameter_set_mark=fail_at_collect"]
+    done = run(project, "--benchmark", *collect, "--awq-config=tasks.toml")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "test_decode" not in done.stdout, "no speed was asked for, which is no failure"
+    assert "test_NOTSET_is_a_name_too" in done.stdout
     for name, there in {
         "unquantized-json": True,
         "rtn-int3-g128-json": True,
