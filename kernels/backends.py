@@ -1,4 +1,4 @@
-"""What can run a linear layer whose weight is in 4 bits, and which of them a place gets."""
+"""A backend runs linear layers whose weight is in 4 bits; this module says which a place gets."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _MODULES = {
 
 
 class Backend(Protocol):
-    """A module that runs weights in a layout of its own.
+    """A backend is a module that runs weights in a layout of its own.
 
     Packed tensors are integers, so that converting a model's dtype leaves them alone.
     """
 
     def reason_against(self, place: Place) -> str | None:
-        """Why it does not run there, as the end of a sentence about it; None: it does."""
+        """Say why it does not run there, as the end of a sentence about it; None: it does."""
 
     def pack(self, weight: QuantizedWeight, place: Place) -> dict[str, Tensor]:
         """Lay out a weight of consecutive groups, without input scales."""
@@ -80,7 +80,7 @@ def choose(name: str, place: Place, *, setting: str = "backend") -> tuple[str, s
 
 
 def _without_native() -> str | None:
-    """What a user of backend cpu should know where the fastest of its ways is not there."""
+    """Say what a user of backend cpu should know where the fastest of its ways is not there."""
     from kernels import native
 
     found = native.load()

@@ -1,4 +1,4 @@
-"""What was measured or built on this machine, kept between runs."""
+"""What was measured or built on this machine is kept between runs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from platformdirs import user_cache_path
 
 
 def cache_folder() -> Path:
-    """``AWQ_BENCH_CACHE``, or awq-bench's folder in the user's cache; it may not be there yet."""
+    """Give ``AWQ_BENCH_CACHE``, or awq-bench's folder in the user's cache, which may be missing."""
     named = os.environ.get("AWQ_BENCH_CACHE")
     return Path(named) if named else user_cache_path("awq-bench", appauthor=False)

@@ -1,4 +1,4 @@
-"""Weights as AWQ and GPTQ checkpoints keep them, as `QuantizedWeight` and back.
+"""Weights of AWQ and GPTQ checkpoints are read as `QuantizedWeight` here, and written back.
 
 Both pack eight 4-bit codes into an int32, the first in the lowest bits, and keep scales as float16
 [K/G, N] and zero points as int32 [K/G, N/8].
@@ -28,14 +28,14 @@ _PLAIN_ORDER = tuple(range(_EIGHT))
 
 
 def _unpacked(words: Tensor, order: tuple[int, ...]) -> Tensor:
-    """uint8 [..., 8 n] of int32 [..., n]; place i of a word holds entry ``order[i]``."""
+    """Unpack int32 [..., n] to uint8 [..., 8 n]; place i of a word holds entry ``order[i]``."""
     shifts = torch.tensor([4 * order.index(entry) for entry in range(_EIGHT)], device=words.device)
     codes = (words[..., None] >> shifts) & 15
     return codes.flatten(-2).to(torch.uint8)
 
 
 def _packed(codes: Tensor, order: tuple[int, ...]) -> Tensor:
-    """int32 [..., n] of uint8 [..., 8 n]."""
+    """Pack uint8 [..., 8 n] into int32 [..., n]."""
     entries = codes.unflatten(-1, (-1, _EIGHT))[..., list(order)].to(torch.int64)
     shifts = torch.arange(0, 32, 4, device=codes.device)
     words = (entries << shifts).sum(-1)
@@ -79,7 +79,7 @@ def from_awq(qweight: Tensor, qzeros: Tensor, scales: Tensor) -> QuantizedWeight
 
 
 def to_awq(weight: QuantizedWeight) -> dict[str, Tensor]:
-    """The tensors of one linear of an AWQ checkpoint: ``qweight``, ``qzeros``, ``scales``.
+    """Make the tensors of one linear of an AWQ checkpoint: ``qweight``, ``qzeros``, ``scales``.
 
     Raises:
         InputError: not 4 bits, outputs that are no multiple of 8, or inputs in another order.
@@ -139,7 +139,7 @@ def from_gptq(
 
 
 def to_gptq(weight: QuantizedWeight, *, version: Literal[1, 2] = 1) -> dict[str, Tensor]:
-    """The tensors of one linear of a GPTQ checkpoint: the names that `from_gptq` takes.
+    """Make the tensors of one linear of a GPTQ checkpoint, by the names that `from_gptq` takes.
 
     Raises:
         InputError: not 4 bits, or outputs or inputs that are no multiple of 8.

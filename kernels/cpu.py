@@ -1,4 +1,4 @@
-"""INT4 on a CPU: which of four ways is fastest is measured on the machine, once, and kept.
+"""A 4-bit linear on a CPU runs in the fastest of four ways, measured once on a machine and kept.
 
 A way (see `WAYS`) is fastest for some numbers of tokens: products with the codes where the weights'
 bytes decide, decoding and the vendor's product where arithmetic does. The crossover depends on the
@@ -57,7 +57,7 @@ Table = Mapping[int, Mapping[str, float]]
 
 
 def reason_against(place: Place) -> str | None:
-    """Why no way but plain dequantization runs there; None: one does."""
+    """Say why no way but plain dequantization runs there; None: one does."""
     if place.device.type != "cpu":
         return f"it runs on CPUs, and this is {place.device.type}"
     if place.scheme.bits != 4:
@@ -370,7 +370,7 @@ _measured: dict[str, Table] = {}
 
 
 def known(place: Place) -> bool:
-    """Whether `table_for` answers without measuring."""
+    """Say whether `table_for` answers without measuring."""
     name = key(place)
     if name not in _measured and (found := _read(name)):
         _measured[name] = found
@@ -391,7 +391,7 @@ def _size_class(place: Place) -> int:
 
 
 def key(place: Place) -> str:
-    """What layers share a table: dtype, group size, class of size, threads."""
+    """Name what layers share a table: dtype, group size, class of size, threads."""
     group = place.scheme.group_of(place.in_features)
     size = "channel" if group == place.in_features else f"g{group}"
     dtype = str(place.dtype).removeprefix("torch.")
@@ -400,7 +400,7 @@ def key(place: Place) -> str:
 
 
 def table_file() -> Path:
-    """Where this machine's tables are kept: by processor, PyTorch and native kernel."""
+    """Give the file of this machine's tables: by processor, PyTorch and native kernel."""
     found = native.load()
     identity = found.identity if isinstance(found, native.Native) else "none"
     about = "\0".join((native.processor(), torch.__version__, identity))

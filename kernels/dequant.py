@@ -1,4 +1,4 @@
-"""The backend that takes everything: dequantized at every call, then the vendor's product.
+"""This backend takes everything: it dequantizes at every call, then takes the vendor's product.
 
 It saves memory, not time. Weights are dequantized some outputs at a time, so that the float form of
 a large layer never exists whole.
@@ -21,7 +21,7 @@ _CHUNK_BYTES = {"cpu": 2**21, "cuda": 2**25}
 
 
 def reason_against(place: Place) -> str | None:
-    """Nothing is against it."""
+    """Say that nothing is against it."""
     return None
 
 

@@ -1,4 +1,4 @@
-"""Put quantized linears into a model, and take them out again."""
+"""Quantized linears are put into a model, and taken out again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quantcore.grid import QuantizedWeight
 
 @dataclass
 class Installed:
-    """It says what `install` did."""
+    """An `Installed` says what `install` did."""
 
     replaced: dict[str, nn.Module] = field(default_factory=dict)
     """The modules that were there before, by name."""
@@ -81,7 +81,7 @@ def remove(model: nn.Module, done: Installed) -> None:
 
 
 def _swap(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
-    """Put a module in a place; returns the one that was there."""
+    """Put a module in a place, and give back the one that was there."""
     parent, _, own = name.rpartition(".")
     holder = model.get_submodule(parent)
     before = holder.get_submodule(own)

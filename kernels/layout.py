@@ -1,4 +1,4 @@
-"""How the kernels' weights lie in memory: tiles of 128 outputs x 128 inputs, one after the other.
+"""The kernels' weights lie in memory as tiles of 128 outputs x 128 inputs, one after the other.
 
 `TiledWeight.codes` is int16 [ceil(N/128), ceil(K/128), 128, 32]. The word at [i, j, n, k] belongs
 to output 128 i + n and holds four codes, four bits each, from the lowest up: of inputs
@@ -33,7 +33,7 @@ PLANE = TILE // PLANES
 
 @dataclass(frozen=True, kw_only=True)
 class TiledWeight:
-    """It is one linear's weight as the Triton kernels read it."""
+    """A `TiledWeight` is one linear's weight as the Triton kernels read it."""
 
     codes: Tensor
     """int16 [ceil(N/128), ceil(K/128), 128, 32]"""
@@ -45,7 +45,7 @@ class TiledWeight:
 
     @property
     def per_tile(self) -> int:
-        """One output has so many grid words in a tile: 1, 2 or 4."""
+        """Count one output's grid words in a tile: 1, 2 or 4."""
         return per_tile(self.group_size, self.in_features)
 
 
@@ -57,7 +57,7 @@ def per_tile(group_size: int, in_features: int) -> int:
 
 
 def reason_against_grid(scheme: QuantScheme, in_features: int) -> str | None:
-    """Why the layout does not hold such weights; None: it does."""
+    """Say why the layout does not hold such weights; None: it does."""
     if scheme.bits != 4:
         return f"it takes 4 bits, not {scheme.bits} ({scheme.name})"
     if scheme.scale_dtype is not torch.float16:

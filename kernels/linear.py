@@ -1,4 +1,4 @@
-"""`QuantizedLinear`: a linear layer whose weight stays in 4 bits, on whatever backend runs it."""
+"""A `QuantizedLinear` keeps its weight in 4 bits, on whatever backend runs it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STATE = ("codes", "scales", "zeros")
 
 
 class QuantizedLinear(nn.Module):
-    """It computes y = x W^T + bias.
+    """A `QuantizedLinear` computes y = x W^T + bias.
 
     The weight is held once, in the layout of the backend that runs it, as integers that a change of
     the model's dtype leaves alone. It rounds no scales kept beside the weight either; only the bias
@@ -87,7 +87,7 @@ class QuantizedLinear(nn.Module):
         self._remember()
 
     def _remember(self) -> None:
-        """What every call hands to the backend, put together once."""
+        """Put together, once, what every call hands to the backend."""
         self._at = self._place()
         self._held = {name.removeprefix("packed_"): getattr(self, name) for name in self._packed}
 
@@ -102,19 +102,19 @@ class QuantizedLinear(nn.Module):
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes that the weight takes in memory, in every form that is held."""
+        """Count the bytes that the weight takes in memory, in every form that is held."""
         held = [*self._held.values(), self.order, self.input_scales]
         return sum(one.numel() * one.element_size() for one in held if one is not None)
 
     @property
     def read_bytes(self) -> int:
-        """Bytes that a product has to read: codes, scales and zero points, once, and the bias."""
+        """Count the bytes that a product reads: codes, scales, zero points, once, and the bias."""
         weight = self.scheme.stored_bits(self.out_features, self.in_features) // 8
         beside = [self.bias, self.order, self.input_scales]
         return weight + sum(one.numel() * one.element_size() for one in beside if one is not None)
 
     def quantized(self) -> QuantizedWeight:
-        """It is the weight, unpacked; inputs are in the order in which backends take them."""
+        """Give the weight, unpacked; inputs are in the order in which backends take them."""
         return backends.backend(self.backend).unpack(self._held, self._at)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -195,7 +195,7 @@ class QuantizedLinear(nn.Module):
         self._hold(QuantizedWeight(codes=codes, scales=scales, zeros=zeros, scheme=self.scheme))
 
     def extra_repr(self) -> str:
-        """What ``print(model)`` shows."""
+        """Say what ``print(model)`` shows."""
         return (
             f"{self.in_features}, {self.out_features}, {self.scheme.name}, "
             f"{self.backend}, bias={self.bias is not None}"

@@ -1,6 +1,6 @@
-"""What the compiler makes of the kernel, without a GPU: ``python -m kernels.machine_code``.
+"""``python -m kernels.machine_code`` shows what the compiler makes of the kernel, without a GPU.
 
-Compiles the small-M configurations ahead of time for sm_80 and sm_90 and reads the machine code:
+It compiles the small-M configurations ahead of time for sm_80 and sm_90 and reads the machine code:
 registers, spills, and the instructions of the main loop. A loop of I instructions that handles
 ``BN * 128`` weights with ``warps * 32`` threads takes I * warps * 32 / (BN * 128) instructions a
 weight. An H200 can issue about 3.7 in the time in which its memory delivers one, an A100 about 6.
@@ -31,7 +31,7 @@ _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 @dataclass(frozen=True, kw_only=True)
 class MachineCode:
-    """It describes one configuration on one generation of GPUs."""
+    """A `MachineCode` describes one configuration on one generation of GPUs."""
 
     capability: int
     dtype: str
@@ -47,7 +47,7 @@ class MachineCode:
     wide_copies: int
     """Asynchronous copies of 16 bytes in the main loop."""
     narrow_copies: int
-    """Shorter ones: the grid's words are 4 bytes."""
+    """Shorter asynchronous copies there: the grid's words are 4 bytes."""
     plain_loads: int
     """Loads from global memory in the main loop that are not asynchronous copies."""
     shared_bytes: int
@@ -153,7 +153,7 @@ def _read(cubin: bytes) -> tuple[list[str], list[str], dict[str, str]]:
 
 
 def small_m(words: int) -> list[Config]:
-    """What `triton_w4a16.default_plan` gives up to 16 tokens, and tuning for small layers.
+    """List what `triton_w4a16.default_plan` gives up to 16 tokens, and tuning gives small layers.
 
     Args:
         words: of the grid for an output and tile: 1 (groups of 128 and more), 2 (64) or 4 (32).
@@ -168,11 +168,11 @@ def small_m(words: int) -> list[Config]:
 
 
 MOST_INSTRUCTIONS = {80: 2.2, 90: 2.5}
-"""A weight of groups of 128 or more, by capability; see the module."""
+"""Most instructions for a weight in groups of 128 or more, by capability; see the module."""
 
 
 def faults(code: MachineCode) -> list[str]:
-    """What makes a small-M configuration slower than memory, in words."""
+    """Say in words what makes a small-M configuration slower than memory."""
     most = MOST_INSTRUCTIONS[code.capability]
     found = {
         f"{code.instructions_per_weight:.2f} instructions a weight, more than {most}": (

@@ -1,4 +1,4 @@
-"""The optional native CPU kernel: built once where a C++ compiler is, and called through ctypes.
+"""The optional native CPU kernel is built once where a C++ compiler is, and called by ctypes.
 
 Nothing depends on it: `load` says why it is not there, and `kernels.cpu` does without.
 """
@@ -36,7 +36,7 @@ LEVELS = ("plain loops", "AVX2", "AVX512", "AVX512-BF16")
 
 @dataclass(frozen=True, kw_only=True)
 class Native:
-    """It is the library, and what it was compiled for."""
+    """A `Native` is the library, and what it was compiled for."""
 
     library: Any
     level: int
@@ -47,7 +47,7 @@ class Native:
 
 @dataclass(frozen=True, kw_only=True)
 class Missing:
-    """It says why there is no native kernel."""
+    """A `Missing` says why there is no native kernel."""
 
     reason: str
 
@@ -101,7 +101,7 @@ def _build(compiler: str, library: Path) -> None:
 
 
 def processor() -> str:
-    """What -march=native goes by: the processor's name and flags."""
+    """Name what -march=native goes by: the processor's name and flags."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
@@ -111,7 +111,7 @@ def processor() -> str:
 
 
 def reason_against(dtype: torch.dtype, scheme: QuantScheme, in_features: int) -> str | None:
-    """Why the kernel does not take it; None: it does."""
+    """Say why the kernel does not take it; None: it does."""
     if dtype not in (torch.bfloat16, torch.float32):
         return f"it takes bfloat16 and float32, not {dtype}"
     if scheme.bits > 4:

@@ -1,4 +1,4 @@
-"""Where a quantized linear runs, and what it is: all that backends need to know of it."""
+"""A place is where a quantized linear runs, and what it is: all that backends need to know."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quantcore.scheme import QuantScheme
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """It is one linear (N outputs, K inputs) on one device."""
+    """A `Place` is one linear (N outputs, K inputs) on one device."""
 
     device: torch.device
     dtype: torch.dtype

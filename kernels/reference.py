@@ -1,4 +1,4 @@
-"""The oracle: Y = X W^T + bias in plain PyTorch and float32, and how far kernels may be from it."""
+"""The oracle is Y = X W^T + bias in plain PyTorch and float32; `tolerance` bounds kernels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ROUNDING = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.float32: 2.
 
 
 def linear(x: Tensor, weight: QuantizedWeight, bias: Tensor | None = None) -> Tensor:
-    """Float32 [M, N] of any x [M, K]: weights as `QuantizedWeight.dequantize` gives them."""
+    """Compute float32 [M, N] of any x [M, K], with the weights of `QuantizedWeight.dequantize`."""
     y = x.float() @ weight.dequantize().T
     return y if bias is None else y + bias.float()
 
@@ -25,14 +25,14 @@ def tolerance(
     rounded_weights: bool = False,
     rounded_scales: bool = False,
 ) -> Tensor:
-    """How far a kernel's answer may be from `linear`'s, for every entry: [M, N].
+    """Say how far a kernel's answer may be from `linear`'s, for every entry: [M, N].
 
-    Three roundings add up. Sums in float32: every one of the K terms is rounded at most K times, to
-    within 2^-24 of the running sum, which sum |x w| bounds (kernels that multiply codes and correct
-    for the zero point sum |x| code instead, at most 16 steps of the scale each). Weights rounded to
-    x's dtype before the product, where a kernel does that: 2^-11 (float16) or 2^-8 (bfloat16) of
-    |x w|. And the answer itself, rounded to x's dtype once. A kernel that keeps scales in x's dtype
-    is off by that much of |x| times 16 steps.
+    Three roundings add up. Sums are in float32: every one of the K terms is rounded at most K
+    times, to within 2^-24 of the running sum, which sum |x w| bounds (kernels that multiply codes
+    and correct for the zero point sum |x| code instead, at most 16 steps of the scale each).
+    Where a kernel rounds weights to x's dtype before the product, that adds 2^-11 (float16) or
+    2^-8 (bfloat16) of |x w|. The answer itself is rounded to x's dtype once. A kernel that keeps
+    scales in x's dtype is off by that much of |x| times 16 steps.
 
     Args:
         x: [M, K].
@@ -55,7 +55,7 @@ def tolerance(
 
 
 def _steps(weight: QuantizedWeight) -> Tensor:
-    """16 times the scale of every weight, float32 [N, K]."""
+    """Give 16 times the scale of every weight, float32 [N, K]."""
     columns = weight.codes.shape[1]
     scales = weight.scales.float()
     index = weight.group_index

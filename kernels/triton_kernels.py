@@ -1,4 +1,4 @@
-"""W4A16 on a GPU: Y = X W^T (+ bias), W stored in 4 bits, as one Triton kernel.
+"""One Triton kernel computes Y = X W^T (+ bias) on a GPU, W stored in 4 bits (W4A16).
 
 The kernel computes Y^T = W X^T. W is the left operand so that the tensor cores take it from
 registers, where it is made of codes; as the right one it would have to go through shared memory.
@@ -19,10 +19,10 @@ import triton.language as tl
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _steps(w, z0, z1, z2, z3, BF16: tl.constexpr, ASM: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Four planes of ``code - zero`` of words [rows, 32], exactly; z: the zeros' subtrahends.
+    """Give four planes of ``code - zero`` of words [rows, 32], exactly; z: zeros' subtrahends.
 
-    Two words at a time, 9 (fp16) or 11 (bf16) operations for 8 weights. The second branch is the
-    same in plain Triton, for the interpreter, bit by bit.
+    Two words at a time take 9 (fp16) or 11 (bf16) operations for 8 weights. The second branch is
+    the same in plain Triton, for the interpreter, bit by bit.
     """
     if ASM and BF16:
         return tl.inline_asm_elementwise(
@@ -94,7 +94,7 @@ def _steps(w, z0, z1, z2, z3, BF16: tl.constexpr, ASM: tl.constexpr):  # type: i
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _product(w, x, y, ASM: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Float32 y + w x; the interpreter has no products of bf16, and float32's are exact."""
+    """Compute float32 y + w x; the interpreter has no products of bf16, float32's are exact."""
     if ASM:
         return tl.dot(w, x, y)
     else:
@@ -112,7 +112,7 @@ def _scaled(w, s, ASM: tl.constexpr):  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _grid(words, BF16: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Of words [rows] (scale, and zero above it): the scale in float32, -(1024 + z), -(64 + z).
+    """Split words [rows] (zero above scale) into float32 scale, -(1024 + z) and -(64 + z).
 
     For bf16 both subtrahends are -(128 + z).
     """
@@ -136,7 +136,7 @@ def _planes(  # type: ignore[no-untyped-def]
     BF16: tl.constexpr,
     ASM: tl.constexpr,
 ):
-    """Of words w of tile t: four planes of ``code - zero``, and the scale of each row for each."""
+    """Give four planes of ``code - zero`` of words w of tile t, and each one's scale by row."""
     if PER_TILE == 1:
         group = t // TILES_PER_GROUP if TILES_PER_GROUP > 0 else 0
         s0, high, low = _grid(tl.load(grid + group * 128), BF16)
@@ -183,7 +183,7 @@ def w4a16(  # type: ignore[no-untyped-def]
     BF16: tl.constexpr,
     ASM: tl.constexpr,
 ):
-    """One tile of Y^T = W X^T (+ bias), or a part of its sum over inputs."""
+    """Compute one tile of Y^T = W X^T (+ bias), or a part of its sum over inputs."""
     X: tl.constexpr = tl.bfloat16 if BF16 else tl.float16
     pn, ps, pm = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     k, n = tl.arange(0, 32), pn * BN + tl.arange(0, BN)
@@ -271,7 +271,7 @@ def decode(  # type: ignore[no-untyped-def]
     BF16: tl.constexpr,
     ASM: tl.constexpr,
 ):
-    """One tile of 128 x 128 weights, each rounded to the output's dtype once."""
+    """Decode one tile of 128 x 128 weights, each rounded to the output's dtype once."""
     tile_n, t = tl.program_id(0) + first_tile, tl.program_id(1)
     row, k = tl.arange(0, 128), tl.arange(0, 32)
     codes = codes_ptr + (tile_n.to(tl.int64) * tiles_k + t) * 4096

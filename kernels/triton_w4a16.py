@@ -1,4 +1,4 @@
-"""The Triton backend: launches, how a shape is cut up, and tuned configurations.
+"""The Triton backend cuts shapes up as tuned configurations say, and launches its kernels.
 
 Small M is bound by the bytes of the weights, large M by arithmetic. Up to a number of tokens that
 depends on the shape one fused kernel reads the codes once (`kernels.triton_kernels.w4a16`); beyond,
@@ -41,7 +41,7 @@ _CHUNK_BYTES = 32 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """How the fused kernel cuts one shape up."""
+    """A `Config` says how the fused kernel cuts one shape up."""
 
     outputs: int
     """BN, rows of a program's tile: 64, 128 or 256."""
@@ -58,7 +58,7 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class Decode:
-    """It decodes weights in chunks, each followed by the vendor's product."""
+    """A `Decode` is a plan to decode weights in chunks, each followed by the vendor's product."""
 
     rows: int
     """Outputs of a chunk, a multiple of 128."""
@@ -68,7 +68,7 @@ Plan: TypeAlias = Config | Decode
 
 
 def reason_against(place: Place) -> str | None:
-    """Why the kernel does not run there; None: it does."""
+    """Say why the kernel does not run there; None: it does."""
     if place.device.type != "cuda" and not interpreted():
         return f"it runs on CUDA GPUs, and this is {place.device.type}"
     if find_spec("triton") is None:
@@ -86,12 +86,12 @@ def reason_against(place: Place) -> str | None:
 
 
 def interpreted() -> bool:
-    """Whether Triton's interpreter stands in for a GPU."""
+    """Say whether Triton's interpreter stands in for a GPU."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def pack(weight: QuantizedWeight, place: Place) -> dict[str, Tensor]:
-    """`TiledWeight`'s tensors, and counters of programs, zero between calls."""
+    """Give `TiledWeight`'s tensors, and counters of programs, zero between calls."""
     tiled = tile(weight)
     tiles = len(tiled.codes) * _MOST_TILES
     counter = torch.zeros(tiles, dtype=torch.int32, device=tiled.codes.device)
@@ -228,12 +228,12 @@ def _tiles_per_group(weight: TiledWeight) -> int:
 def default_plan(
     tokens: int, outputs: int, inputs: int, multiprocessors: int, words: int = 1
 ) -> Plan:
-    """Choose for a shape that no file of tuned configurations holds.
+    """Choose a plan for a shape that no file of tuned configurations holds.
 
     Up to 64 tokens bytes decide: many outputs for each warp, as that takes the fewest instructions
     a weight (as long as the registers suffice: `kernels.machine_code` shows it), and as many parts
-    as give every multiprocessor two programs. Up to 256 tiles of 128 x 64; beyond, decoding is a
-    small share of the product.
+    as give every multiprocessor two programs. Up to 256 tokens tiles are 128 x 64; beyond,
+    decoding is a small share of the product.
 
     Args:
         tokens: M.
@@ -264,7 +264,7 @@ def chunk_rows(inputs: int) -> int:
 
 
 def plan_for(x: Tensor, weight: TiledWeight) -> Plan:
-    """What was measured for this shape on this GPU, else `default_plan`."""
+    """Give what was measured for this shape on this GPU, else `default_plan`."""
     name, multiprocessors = _device(x.device)
     key = shape_key(weight, x.dtype)
     measured = tuned().get(name, {}).get(key, {})
@@ -320,15 +320,15 @@ def tuned() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
 
 
 def own_file() -> Path:
-    """Where ``python -m kernels.tune`` writes."""
+    """Give the file that ``python -m kernels.tune`` writes."""
     return cache_folder() / "tuned.json"
 
 
 def plan_of(document: Mapping[str, Any]) -> Plan:
-    """A plan as a file holds it."""
+    """Read a plan as a file holds it."""
     return Decode(**document) if set(document) == {"rows"} else Config(**document)
 
 
 def document_of(plan: Plan) -> dict[str, Any]:
-    """A plan as a file holds it."""
+    """Write a plan as a file holds it."""
     return asdict(plan)

@@ -1,4 +1,4 @@
-"""Measure configurations of the Triton kernel on this GPU: ``python -m kernels.tune``.
+"""``python -m kernels.tune`` measures configurations of the Triton kernel on this GPU.
 
 For every shape and number of tokens all configurations that may be best are timed, on weights
 rotated beyond the cache and in CUDA graphs, and the fastest is kept in the user's cache, where the
@@ -50,7 +50,7 @@ _REPLAYS = 15
 
 
 def candidates(tokens: int, outputs: int, inputs: int) -> Iterator[Plan]:
-    """Every way to cut a shape up that may be the fastest for this many tokens."""
+    """Yield every way to cut a shape up that may be the fastest for this many tokens."""
     tiles_k = -(-inputs // TILE)
     if tokens <= 256:
         for bm in (8, 16, 32, 64, 128):
@@ -119,7 +119,7 @@ def seconds_of(graph: torch.cuda.CUDAGraph, calls: int, replays: int = _REPLAYS)
 def rotated(
     weight: TiledWeight, counter: Tensor, *, copies: int | None = None
 ) -> list[tuple[TiledWeight, Tensor]]:
-    """Copy a weight; as often as takes more bytes than the L2 holds, unless told."""
+    """Copy a weight as often as takes more bytes than the L2 holds, unless told how often."""
     size = weight.codes.numel() * 2 + weight.grid.numel() * 4
     count = max(2, -(-_ROTATED_BYTES // size)) if copies is None else copies
     return [
