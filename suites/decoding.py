@@ -47,7 +47,7 @@ _FINISHED = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What takes rows of a batch: a prompt to continue, or a context with options to score."""
+    """A `Work` takes rows of a batch: a prompt to continue, or a context with options to score."""
 
     tokens: tuple[int, ...]
     room: int
@@ -58,9 +58,9 @@ class Work:
 def arrange(works: Sequence[Work]) -> list[int]:
     """Order works so that neighbours make good batches, the largest first.
 
-    Alike in how much room they take, then in their beginnings where those recur, then in length: a
-    batch then pads little, and shares what it can. The largest first means that too little memory
-    shows at once.
+    Neighbours are alike in how much room they take, then in their beginnings where those recur,
+    then in length: a batch then pads little, and shares what it can. The largest come first, so
+    that too little memory shows at once.
     """
     beginnings = Counter(work.tokens[:_FAMILIAR] for work in works)
 
@@ -74,7 +74,7 @@ def arrange(works: Sequence[Work]) -> list[int]:
 
 
 def fitting(works: Sequence[Work], budget: int) -> int:
-    """How many of the first make a batch of at most ``budget`` padded tokens; at least one."""
+    """Count how many of the first make a batch of at most ``budget`` padded tokens; at least 1."""
     rows = tokens = room = 0
     for count, work in enumerate(works):
         rows += work.rows
@@ -85,7 +85,7 @@ def fitting(works: Sequence[Work], budget: int) -> int:
 
 
 class _Roomy(DynamicLayer):  # type: ignore[misc]
-    """It keeps a layer's keys and values with room behind them for the next tokens."""
+    """A roomy layer keeps its keys and values with room behind them for the next tokens."""
 
     keys: Tensor
     values: Tensor
@@ -119,7 +119,7 @@ def _widened(states: Tensor, columns: int) -> Tensor:
 
 
 class _Rows:
-    """It holds token rows in a model's memory, padded on the left, that grow on the right."""
+    """`_Rows` are token rows in a model's memory, padded on the left, that grow on the right."""
 
     def __init__(
         self, model: PreTrainedModel, rows: Sequence[Sequence[int]], say: Callable[[str], None]
@@ -137,7 +137,7 @@ class _Rows:
         """Whether a cache that is not plain was seen to continue the rows; None: not tried yet."""
 
     def start(self) -> Tensor:
-        """Run the rows; logits of what follows each, [rows, vocabulary]."""
+        """Run the rows; give logits of what follows each, [rows, vocabulary]."""
         shared = self._shared()
         ids = self.ids
         if shared >= _PREFIX and len(ids) > 1:
@@ -147,7 +147,7 @@ class _Rows:
         return self._forward(ids, self.mask, keep=1)[:, -1]
 
     def feed(self, tokens: Tensor, real: Tensor, *, keep: int) -> Tensor:
-        """Append columns and run them; logits of the last ``keep``, [rows, keep, vocabulary].
+        """Append columns, run them, give logits of the last ``keep``, [rows, keep, vocabulary].
 
         Args:
             tokens: int64 [rows, columns].
@@ -213,7 +213,7 @@ class _Rows:
         return logits
 
     def _shared(self) -> int:
-        """How many tokens, less than the longest has, all rows begin with and can share."""
+        """Count the tokens, less than the longest has, that all rows begin with and can share."""
         config = self.model.config
         rotary = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
         if any(kind in str(rotary) for kind in _BY_LENGTH):
@@ -246,7 +246,7 @@ class _Rows:
         self.cache = under
 
     def _plain(self, *, sliding: bool = True) -> bool:
-        """Whether the cache is made of keys and values only, one for every token (of a window)."""
+        """Say whether the cache is keys and values only, one for every token (of a window)."""
         kinds = (DynamicLayer, _Roomy) + ((DynamicSlidingWindowLayer,) if sliding else ())
         layers = getattr(self.cache, "layers", [])
         return bool(layers) and all(type(one) in kinds and one.is_initialized for one in layers)

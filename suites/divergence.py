@@ -1,4 +1,4 @@
-"""How far the quantized model's next-token distribution is from the unquantized model's.
+"""Divergence is how far a quantized model's next-token distribution is from the unquantized one's.
 
     KL(P || Q) = sum over tokens v of P(v) * (log P(v) - log Q(v)),    in nats, one per position
 
@@ -31,7 +31,7 @@ VERSION = 1
 
 
 class Reference:
-    """It keeps the unquantized model's final hidden states over a text's windows.
+    """A `Reference` keeps the unquantized model's final hidden states over a text's windows.
 
     They are filled by one pass over the unquantized model and read by every pass over a quantized
     one. Up to a limit they live in memory, beyond it in a file without a name (it is removed as
@@ -39,7 +39,7 @@ class Reference:
     """
 
     def __init__(self, windows: Tensor, *, memory_bytes: int, folder: Path) -> None:
-        """Nothing is kept yet.
+        """Make a reference in which nothing is kept yet.
 
         Args:
             windows: int64 [windows, seqlen], the very ones that will be compared on.
@@ -114,7 +114,7 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
-    """It sets one model against its reference, token by token."""
+    """A `Divergence` sets one model against its reference, token by token."""
 
     token_kl: Tensor
     """float32 [windows, scored tokens], nats, never negative."""
@@ -123,33 +123,33 @@ class Divergence:
 
     @property
     def mean(self) -> float:
-        """It is the mean divergence, in nats per token."""
+        """Give the mean divergence, in nats per token."""
         return float(self.token_kl.double().mean())
 
     @property
     def median(self) -> float:
-        """Half of the tokens stay under it, in nats."""
+        """Give the divergence that half of the tokens stay under, in nats."""
         return float(np.quantile(self.token_kl.double().numpy(), 0.5))
 
     @property
     def p99(self) -> float:
-        """All but the worst hundredth of the tokens stay under it, in nats."""
+        """Give the divergence, in nats, that all but the worst hundredth of tokens stay under."""
         return float(np.quantile(self.token_kl.double().numpy(), 0.99))
 
     @property
     def agreement(self) -> float:
-        """It is the share of tokens where both have the same most likely one."""
+        """Give the share of tokens where both have the same most likely one."""
         return float(self.token_agrees.double().mean())
 
     @property
     def window_kl(self) -> list[float]:
-        """It is every window's mean divergence, nats per token: intervals are made of these."""
+        """Give every window's mean divergence, nats per token, for intervals."""
         means: list[float] = self.token_kl.double().mean(1).tolist()
         return means
 
     @property
     def window_agreement(self) -> list[float]:
-        """It is the agreement of every window."""
+        """Give the agreement of every window."""
         shares: list[float] = self.token_agrees.double().mean(1).tolist()
         return shares
 
@@ -157,9 +157,9 @@ class Divergence:
 def divergence_of_rows(logits: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     """Compute divergence and agreement at some positions.
 
-    Summed as Q - P + P (log P - log Q), which is the same because both sum to one. There an error
-    in the logarithm of a whole distribution cancels instead of going into the result, so float32
-    is good for 1e-6 nats. Equal logits give exactly 0.
+    Divergence is summed as Q - P + P (log P - log Q), which is the same because both sum to one.
+    There an error in the logarithm of a whole distribution cancels instead of going into the
+    result, so float32 is good for 1e-6 nats. Equal logits give exactly 0.
 
     Args:
         logits: of the quantized model, float32 [tokens, vocabulary].

@@ -1,4 +1,4 @@
-"""Task suites run on lm-eval: which tasks and items, and what came out, item by item.
+"""Task suites are run on lm-eval: tasks and items are chosen, and what came out is kept by item.
 
 A suite is an lm-eval task group that `lm-eval --include_path` runs as well. Here its tasks are
 loaded once, run on one model after the other, and every item's outcome is kept, since comparisons
@@ -40,7 +40,7 @@ Source = Literal["embedded", "standard"]
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
-    """They say how tasks are run, the same for all of them."""
+    """`TaskOptions` say how tasks are run, the same for all of them."""
 
     source: Source = "embedded"
     limit: int | None = None
@@ -58,12 +58,12 @@ class TaskOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcomes:
-    """They say what one model did on every item; columns have one length and one order."""
+    """`Outcomes` say what one model did on every item; columns have one length and one order."""
 
     metric: str
     """The headline's name within lm-eval, such as ``acc``."""
     value: float
-    """Its mean over the items that carry a value; lm-eval's own aggregate where none does."""
+    """The metric's mean over the items that carry a value; lm-eval's aggregate where none does."""
     columns: dict[str, list[Any]]
     """``id``, ``task``, ``source``, ``answer``, ``outcome``, ``value``, the facets that items
     have, and what else is graded, such as ``strict``."""
@@ -76,7 +76,7 @@ class Outcomes:
 
 
 class TaskSet:
-    """It has the tasks of one row of the table, cut to size, ready for any number of models."""
+    """A `TaskSet` has the tasks of one row of the table, cut to size, for any number of models."""
 
     def __init__(
         self,
@@ -133,17 +133,17 @@ class TaskSet:
 
     @property
     def items(self) -> int:
-        """So many items are run."""
+        """Count the items that are run."""
         return sum(map(len, self.samples.values()))
 
     @property
     def of_items(self) -> int:
-        """There are so many."""
+        """Count the items that there are."""
         return sum(len(task.eval_docs) for task in self._tasks.values())
 
     @property
     def requests(self) -> int:
-        """The model is asked for so many answers and options."""
+        """Count the answers and options that the model is asked for."""
         return sum(
             len(task.doc_to_choice(task.eval_docs[index]))
             if task.OUTPUT_TYPE == "multiple_choice"
@@ -154,7 +154,7 @@ class TaskSet:
 
     @property
     def metric(self) -> str:
-        """``json_acc``, with ``@<items>`` for a part of them; standard sets say so."""
+        """Name the metric: ``json_acc``, with ``@<items>`` for a part; standard sets say so."""
         kind = "_standard" if self._is_suite and self.options.source == "standard" else ""
         part = f"@{self.items}" if self.items < self.of_items else ""
         headlines = dict.fromkeys(map(self._headline, self._tasks))
@@ -171,7 +171,7 @@ class TaskSet:
         return "acc" if "acc" in metrics else metrics[0]
 
     def protocol(self) -> dict[str, Any]:
-        """It is what decides the outcome, for a record."""
+        """Give what decides the outcome, for a record."""
         digest = hashlib.sha256()
         for name, task in self._tasks.items():
             for index in self.samples[name]:
@@ -325,7 +325,7 @@ def _number(value: Any) -> float | None:
 
 
 def _answer(responses: Sequence[Any]) -> str | list[float]:
-    """The text that was generated, or the log-likelihood of every option."""
+    """Give the text that was generated, or the log-likelihood of every option."""
     if len(responses) == 1 and not isinstance(responses[0], tuple):
         return str(responses[0])
     return [float(one[0] if isinstance(one, (tuple, list)) else one) for one in responses]
@@ -414,7 +414,7 @@ def _load(
 def _metadata(
     target: str, options: TaskOptions, tokenizer_folder: Path, context: int | None
 ) -> dict[str, Any]:
-    """What lm-eval hands on to the functions that make a task's items."""
+    """Give what lm-eval hands on to the functions that make a task's items."""
     metadata: dict[str, Any] = {"tokenizer": str(tokenizer_folder)}
     if target.startswith("awqbench_long_prompt"):
         longest = min(context or LONGEST, LONGEST)
@@ -427,7 +427,7 @@ def _metadata(
 
 
 def _refuse_remote_code(tokenizer_folder: Path) -> None:
-    """RULER opens the tokenizer with its own code trusted, whatever the user said."""
+    """Refuse a tokenizer with code of its own, which RULER would trust, whatever the user said."""
     path = tokenizer_folder / "tokenizer_config.json"
     if path.is_file() and "auto_map" in json.loads(path.read_text("utf-8")):
         raise InputError(
@@ -467,7 +467,7 @@ def _cannot_load(name: str, target: str, data_set: str, reason: str) -> str:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """lm-eval and its bars talk over our own."""
+    """Silence lm-eval and its bars, which talk over our own."""
     loggers = [logging.getLogger(name) for name in ("lm_eval", "lm-eval", "datasets")]
     levels = [one.level for one in loggers]
     for one in loggers:

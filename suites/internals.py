@@ -1,8 +1,8 @@
-"""What is used of lm-eval and tqdm beyond their public interfaces: here, and nowhere else.
+"""What is used of lm-eval and tqdm beyond their public interfaces is here, and nowhere else.
 
-Tried with lm-eval 0.4.12 and 0.4.13, and tqdm 4.66 to 4.70. lm-eval finds a task's data set in its
-configuration alone, and tells nobody before it loads it; bars of tqdm within other packages have no
-switch but their constructor.
+It was tried with lm-eval 0.4.12 and 0.4.13, and tqdm 4.66 to 4.70. lm-eval finds a task's data set
+in its configuration alone, and tells nobody before it loads it; bars of tqdm within other packages
+have no switch but their constructor.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def rewrite_configurations(
 
 @contextmanager
 def no_bars() -> Iterator[None]:
-    """Within it, new bars of tqdm stay silent, whoever makes them.
+    """Silence new bars of tqdm within a with block, whoever makes them.
 
     Raises:
         InputError: this release of tqdm cannot be told so.

@@ -31,13 +31,13 @@ T = TypeVar("T")
 
 
 def belongs(value: str, split: Split) -> bool:
-    """Whether an open value is of this split's stock: a third is kept for evaluation."""
+    """Say whether an open value is of this split's stock: a third is kept for evaluation."""
     kept = hashlib.sha256(value.lower().encode()).digest()[0] % 3 == 0
     return kept == (split == "evaluation")
 
 
 class Draw:
-    """It draws everything random in one item, from one split's stock."""
+    """A `Draw` draws everything random in one item, from one split's stock."""
 
     def __init__(self, split: Split, seed: str) -> None:
         """Take any text as a ``seed``; the same one draws the same item on every machine."""
@@ -96,7 +96,7 @@ class Draw:
                 return text
 
     def chance(self, probability: float) -> bool:
-        """It is true with that probability."""
+        """Draw true with that probability."""
         return self.rng.random() < probability
 
     def shuffled(self, values: Sequence[T]) -> list[T]:
@@ -110,7 +110,7 @@ class Draw:
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """It is one way to draw an item."""
+    """A `Template` is one way to draw an item."""
 
     name: str
     part: Part
@@ -119,7 +119,7 @@ class Template:
 
 
 class Templates:
-    """It holds the templates of one suite, filled by the decorator `template`."""
+    """A `Templates` holds the templates of one suite, filled by the decorator `template`."""
 
     def __init__(self, suite: str) -> None:
         """Begin every item's id with ``suite``."""

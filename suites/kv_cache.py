@@ -1,4 +1,4 @@
-"""How a model's forward pass is called with a cache, whatever the installed Transformers names it.
+"""A model's forward pass is called with a cache, however the installed Transformers names it.
 
 Models differ in what their forward pass takes, and releases of Transformers in what they call it:
 what is accepted is read off the signature, once for each model.
@@ -19,7 +19,7 @@ _NAMES = ("cache", "past_key_values")  # since Transformers 5.24; before, and in
 
 @dataclass(frozen=True, kw_only=True)
 class Forward:
-    """It is a model's forward pass with a cache: what it takes, and how it is given."""
+    """A `Forward` is a model's forward pass with a cache: what it takes, and how it is given."""
 
     model: nn.Module
     accepted: frozenset[str]
@@ -40,7 +40,7 @@ class Forward:
         cache_position: Tensor | None = None,
         keep: int | None = None,
     ) -> tuple[Tensor, Cache | None]:
-        """Run tokens that follow those in the cache; logits of the last of them, and the cache.
+        """Run tokens that follow those in the cache; give the last one's logits, and the cache.
 
         Args:
             input_ids: int64 [rows, tokens].

@@ -1,4 +1,4 @@
-"""A loaded model as lm-eval sees one: text in, text or log-likelihoods out.
+"""A loaded model is made to look as lm-eval sees one: text in, text or log-likelihoods out.
 
 lm-eval's own adapter, ``HFLM``, needs accelerate, runs batches of a fixed number of rows to the end
 of their longest answer, and holds the whole vocabulary's logits of whole prompts. This one answers
@@ -46,7 +46,7 @@ R = TypeVar("R")
 
 
 class Completion(str):
-    """It is what the model wrote, without the stop string, and how it came to its end."""
+    """A `Completion` is what the model wrote, less the stop string, and how it ended."""
 
     __slots__ = ("cut_off", "too_long")
     cut_off: bool
@@ -55,7 +55,7 @@ class Completion(str):
     """The prompt and one new token do not fit the context: nothing was run, the text is empty."""
 
     def __new__(cls, text: str, *, cut_off: bool = False, too_long: bool = False) -> Completion:
-        """It is taken to have ended by itself, unless said otherwise."""
+        """Take the text to have ended by itself, unless said otherwise."""
         completion = super().__new__(cls, text)
         completion.cut_off, completion.too_long = cut_off, too_long
         return completion
@@ -73,7 +73,7 @@ class _Question(Work):
 
 @dataclass(frozen=True, kw_only=True)
 class _Stops:
-    """It has stop strings prepared for looking at few tokens at a time."""
+    """`_Stops` has stop strings prepared for looking at few tokens at a time."""
 
     strings: tuple[str, ...]
     tokens: frozenset[int]
@@ -86,7 +86,7 @@ class _Stops:
 
 
 class BatchedLM(TemplateLM):  # type: ignore[misc]
-    """The three verbs of lm-eval on a model and tokenizer of Transformers, in batches.
+    """A `BatchedLM` has lm-eval's three verbs on a Transformers model and tokenizer, in batches.
 
     Attributes:
         too_long: requests so far that did not fit the context: prompts left unanswered, and options
@@ -131,7 +131,7 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
 
     @property
     def eot_token_id(self) -> int:
-        """It is the tokenizer's end of text, else the model's.
+        """Give the tokenizer's end of text, else the model's.
 
         Raises:
             InputError: neither has one.
@@ -147,18 +147,18 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
 
     @property
     def prefix_token_id(self) -> int:
-        """What stands before a text that has no context: begin of text, else end of text."""
+        """Give what stands before a text without a context: begin of text, else end of text."""
         begin = self.tokenizer.bos_token_id
         return self.eot_token_id if begin is None else int(begin)
 
     @property
     def max_length(self) -> int:
-        """It is the context; for a model without one, the window of rolling log-likelihoods."""
+        """Give the context; without one, the window of rolling log-likelihoods."""
         return self.context or ROLLING
 
     @property
     def tokenizer_name(self) -> str:
-        """It is the tokenizer's name, fit for a file's."""
+        """Give the tokenizer's name, fit for a file's."""
         return str(self.tokenizer.name_or_path).replace("/", "__")
 
     def tok_encode(
@@ -178,7 +178,7 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
         return list(self.tokenizer(string, verbose=False, **extra).input_ids)
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """The template that `apply_chat_template` applies; None if none is asked for.
+        """Give the template that `apply_chat_template` applies; None if none is asked for.
 
         Raises:
             InputError: one is asked for and the tokenizer has none, or none of that name.
@@ -403,7 +403,7 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
         return [results[index] for index in range(len(works))]
 
     def _ended(self, tokens: list[int], stops: _Stops) -> bool:
-        """Whether the last token ends the text or a stop string."""
+        """Say whether the last token ends the text or a stop string."""
         if tokens[-1] in stops.tokens:
             return True
         if not stops.strings:
@@ -427,7 +427,7 @@ class BatchedLM(TemplateLM):  # type: ignore[misc]
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
     def _prepare_stops(self, until: tuple[str, ...]) -> _Stops:
-        """See `_Stops`; one token more than bytes, and some for blanks that a first token loses."""
+        """Prepare `_Stops`, a token more than bytes, and some for blanks that a first one loses."""
         added = self.tokenizer.get_added_vocab()
         strings = tuple(one for one in until if one)
         return _Stops(

@@ -54,7 +54,7 @@ def _resident(what: str) -> int:
 
 
 class RunPeaks:
-    """It keeps the most that a model's runs take, while other models lie in memory as well.
+    """A `RunPeaks` keeps the most that a model's runs take, with other models in memory as well.
 
     On the model's own device that is its weights and what its runs add to what was there before
     them; on the host of a GPU, the process's resident memory.

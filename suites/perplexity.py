@@ -39,7 +39,7 @@ _SLICES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
-    """It is a tokenized text in windows."""
+    """`Windows` hold a tokenized text, one window a row."""
 
     tokens: Tensor
     """int64 [windows, seqlen]"""
@@ -59,7 +59,7 @@ def cut_windows(
     seqlen: int,
     count: int | None = None,
 ) -> Windows:
-    """Tokenize and cut; with ``count``, that many windows evenly spaced over the text.
+    """Tokenize and cut; ``count`` takes that many windows, evenly spaced over the text.
 
     Raises:
         InputError: the text is shorter than one window, or has fewer windows than asked for.
@@ -94,7 +94,7 @@ def cut_windows(
 
 @dataclass(frozen=True, kw_only=True)
 class WindowScores:
-    """It is what one pass over the windows measured."""
+    """A `WindowScores` is what one pass over the windows measured."""
 
     nll: list[float]
     """Mean negative log-likelihood per scored token of every window, in nats."""
@@ -232,7 +232,7 @@ def _compare(logits: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
 def _from_hidden_states(
     model: PreTrainedModel, output: type[ModelOutput]
 ) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Yields a function from final hidden states [tokens, hidden] to float32 logits.
+    """Yield a function from final hidden states [tokens, hidden] to float32 logits.
 
     It calls the model's own ``forward``, whose body stands still meanwhile and gives out these
     hidden states: so whatever the family does around its head (scaling, a soft cap) is done. The
@@ -265,9 +265,9 @@ def _from_hidden_states(
 
 
 def _output_of_the_body(model: PreTrainedModel, ids: Tensor) -> type[ModelOutput] | None:
-    """What the model's body returns; None if logits are not made of its hidden states alone.
+    """Give what the model's body returns; None if logits are made of more than its hidden states.
 
-    Tried out on a few tokens rather than read from the configuration.
+    This is tried out on a few tokens rather than read from the configuration.
     """
     if model.base_model is model:
         return None

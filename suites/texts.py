@@ -28,7 +28,7 @@ WIKITEXT2_TEST_SHA256 = "696cca6b65a171b0a358a4be6732cdfdf2dd6164a32e20fd70e3c13
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """It is a text and where it was found."""
+    """A `Text` is a text and where it was found."""
 
     name: str
     content: str
@@ -37,13 +37,13 @@ class Text:
 
     @property
     def sha256(self) -> str:
-        """It is that of the content in UTF-8."""
+        """Give the sha256 of the content in UTF-8."""
         return hashlib.sha256(self.content.encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """It is a data set on the hub, and the file that holds a copy of it in a data folder."""
+    """A `Corpus` is a data set on the hub, and the file that holds a copy in a data folder."""
 
     about: str
     repository: str

@@ -1,4 +1,4 @@
-"""Throughput: how fast a model reads a prompt and writes an answer, beside a baseline.
+"""Throughput is how fast a model reads a prompt and writes an answer, beside a baseline.
 
 One *run* is a prompt and the tokens after it, for one batch size and prompt length: the seconds to
 the first token (the prefill), and the seconds of every further one. Runs of all models take turns,
@@ -37,7 +37,7 @@ _WARMUP = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """It says what is run."""
+    """A `Load` says what is run."""
 
     batch_sizes: tuple[int, ...] = (1, 4)
     prompt_lengths: tuple[int, ...] = (128, 512)
@@ -55,7 +55,7 @@ class Load:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """It is one prompt and the tokens after it."""
+    """A `Run` is one prompt and the tokens after it."""
 
     batch_size: int
     prompt_tokens: int
@@ -66,18 +66,18 @@ class Run:
 
     @property
     def decode_tokens_per_s(self) -> float:
-        """It is that of the whole batch."""
+        """Give the decoding speed of the whole batch."""
         return self.batch_size * len(self.step_s) / sum(self.step_s)
 
     @property
     def prefill_tokens_per_s(self) -> float:
-        """It is that of the whole batch."""
+        """Give the prefill speed of the whole batch."""
         return self.batch_size * self.prompt_tokens / self.first_token_s
 
 
 @dataclass
 class Contender:
-    """It has all runs of one model."""
+    """A `Contender` has all runs of one model."""
 
     runs: list[Run] = field(default_factory=list)
     joules_per_token: float | None = None
@@ -149,7 +149,7 @@ def ratios(runs: Sequence[Run], baseline: Sequence[Run]) -> dict[tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Roofline:
-    """It is what the device reaches at best, which bounds the speed of every linear."""
+    """A `Roofline` is what the device reaches at best, which bounds the speed of every linear."""
 
     bytes_per_s: float
     """Read from a buffer beyond the caches."""
@@ -158,7 +158,7 @@ class Roofline:
 
 
 def roofline(device: torch.device, dtype: torch.dtype) -> Roofline:
-    """Measure it: the best of several, after one to warm up."""
+    """Measure the roofline: the best of several, after one to warm up."""
     size = 2**30 if device.type == "cuda" else 2**28
     buffer = torch.ones(size // 4, device=device)
     side = 8192 if device.type == "cuda" else 1536
@@ -226,7 +226,7 @@ def read_bytes(model: nn.Module) -> int:
 
 
 class _Eager:
-    """It runs steps as they are, with a cache that grows."""
+    """An eager decoder runs steps as they are, with a cache that grows."""
 
     def __init__(self, model: nn.Module) -> None:
         self._run = Forward.of(model)
@@ -244,7 +244,7 @@ class _Eager:
 
 
 class _Graph:
-    """It has a static cache, and runs a step as one CUDA graph."""
+    """A graph decoder has a static cache, and runs a step as one CUDA graph."""
 
     def __init__(self, model: nn.Module, batch_size: int, total: int) -> None:
         from transformers import StaticCache
@@ -318,7 +318,7 @@ def _run(
     number: int,
     meter: EnergyMeter,
 ) -> Run:
-    """It is one prompt and the tokens after it."""
+    """Run one prompt and the tokens after it."""
     begin = _now(ids.device)
     token = decoder.first(ids)
     marks = [_now(ids.device)]
@@ -342,7 +342,7 @@ def _now(device: torch.device) -> float:
 
 
 class EnergyMeter:
-    """It reads joules off the GPU's own counter (NVML), where it has one."""
+    """An `EnergyMeter` reads joules off the GPU's own counter (NVML), where it has one."""
 
     def __init__(self, device: torch.device | None) -> None:
         """Open the counter of a CUDA device; on others nothing is counted."""
@@ -379,5 +379,5 @@ class EnergyMeter:
 
     @property
     def joules_per_token(self) -> float | None:
-        """It is taken over all that was counted; None if nothing was."""
+        """Give joules per token over all that was counted; None if nothing was."""
         return self._joules / self._tokens if self._tokens else None

@@ -1,1 +1,1 @@
-"""Small Python functions to complete, run in a sandbox; HumanEval and MBPP through the same one."""
+"""The suite asks for small Python functions and runs them, HumanEval and MBPP in one sandbox."""

@@ -1,4 +1,4 @@
-"""Items of the suite `code`: a function to complete from a docstring that says exactly what to do.
+"""An item of `code` is a function to complete from a docstring that says exactly what to do.
 
 The docstring names every constant and shows one call; the body is one to three lines. Names of
 functions and parameters, and the constants, are open values: evaluation uses none that training
@@ -64,7 +64,7 @@ def _item(
     calls: Sequence[list[Any]],
     answer: Callable[..., Any],
 ) -> Item:
-    """An item; ``says`` are wordings of one task, the first call is the docstring's example."""
+    """Make an item, worded as one of ``says``; its docstring's example is the first call."""
     name = f"{draw.closed(verbs)}_{draw.open(PRODUCTS)}"
     header = f"def {name}({', '.join(parameters)}):\n"
     tests = [[arguments, answer(*json.loads(json.dumps(arguments)))] for arguments in calls]
@@ -87,7 +87,7 @@ def _numbers(draw: Draw, count: int) -> list[int]:
 
 
 def _lists(draw: Draw, *around: int) -> list[list[Any]]:
-    """Arguments: lists of numbers, with those around the constants, so that an edge shows."""
+    """Draw lists of numbers for arguments, with those around the constants, so an edge shows."""
     edges = [number + step for number in around for step in (-1, 0, 1)]
     lists = [_numbers(draw, 3) + around_one for around_one in (list(around), edges, [], edges)]
     return [[draw.shuffled(numbers)] for numbers in lists] + [[[]]]
@@ -98,7 +98,7 @@ def _word_lists(draw: Draw, stock: Sequence[str], *counts: int) -> list[list[Any
 
 
 def _records(draw: Draw, field: str, count: int) -> list[dict[str, Any]]:
-    """Records with that field and another, in either order."""
+    """Draw records with that field and another, in either order."""
     records = []
     for _ in range(count):
         (other,) = draw.opens([name for name in FIELDS if name != field], 1)
@@ -109,7 +109,7 @@ def _records(draw: Draw, field: str, count: int) -> list[dict[str, Any]]:
 
 @TEMPLATES.template("seen")
 def scale_and_shift(draw: Draw) -> Item:
-    """``x * a + b``."""
+    """Ask for ``x * a + b``."""
     name = draw.open(NUMBER_NAMES)
     factor, plus = _numbers(draw, 2)
     return _item(
@@ -128,7 +128,7 @@ def scale_and_shift(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def clamp(draw: Draw) -> Item:
-    """No less than one number, no more than another."""
+    """Ask for a number, but no less than one limit and no more than another."""
     name = draw.open(NUMBER_NAMES)
     low, high = draw.integer(10, 45), draw.integer(55, 99)
     return _item(
@@ -148,7 +148,7 @@ def clamp(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def count_above(draw: Draw) -> Item:
-    """How many numbers are above a limit."""
+    """Ask how many numbers are above a limit."""
     name, limit = draw.open(LIST_NAMES), draw.integer(10, 99)
     return _item(
         draw,
@@ -166,7 +166,7 @@ def count_above(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def keep_below(draw: Draw) -> Item:
-    """The numbers below a limit."""
+    """Ask for the numbers below a limit."""
     name, limit = draw.open(LIST_NAMES), draw.integer(10, 99)
     return _item(
         draw,
@@ -184,7 +184,7 @@ def keep_below(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def join_words(draw: Draw) -> Item:
-    """Words in one text."""
+    """Ask for words joined in one text."""
     name, separator = draw.open(LIST_NAMES), draw.closed(_SEPARATORS)
     return _item(
         draw,
@@ -202,7 +202,7 @@ def join_words(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def pick_field(draw: Draw) -> Item:
-    """One field of a record."""
+    """Ask for one field of a record."""
     name, field = draw.open(RECORD_NAMES), draw.open(FIELDS)
     return _item(
         draw,
@@ -220,7 +220,7 @@ def pick_field(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def put_in_front(draw: Draw) -> Item:
-    """A word before a text."""
+    """Ask for a text with a word in front."""
     name, word = draw.open(TEXT_NAMES), draw.open(COLORS)
     separator = draw.closed(_SEPARATORS)
     return _item(
@@ -239,7 +239,7 @@ def put_in_front(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def every_nth(draw: Draw) -> Item:
-    """Every third item, or so."""
+    """Ask for every third item, or so."""
     name, step = draw.open(LIST_NAMES), draw.closed(_COUNTS)
     return _item(
         draw,
@@ -257,7 +257,7 @@ def every_nth(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def swap_ends(draw: Draw) -> Item:
-    """The last and the first item."""
+    """Ask for the last and the first item."""
     name = draw.open(LIST_NAMES)
     return _item(
         draw,
@@ -275,7 +275,7 @@ def swap_ends(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def look_up(draw: Draw) -> Item:
-    """A number for each of two words."""
+    """Ask for a number for each of two words."""
     name = draw.open(TEXT_NAMES)
     first, second, neither = draw.opens(COLORS, 3)
     one, two = _numbers(draw, 2)
@@ -299,7 +299,7 @@ def look_up(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def total_of_field(draw: Draw) -> Item:
-    """A field's sum over records."""
+    """Ask for a field's sum over records."""
     name, field = draw.open(LIST_NAMES), draw.open(FIELDS)
     return _item(
         draw,
@@ -317,7 +317,7 @@ def total_of_field(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def repeat_text(draw: Draw) -> Item:
-    """A text several times."""
+    """Ask for a text several times."""
     name, times = draw.open(TEXT_NAMES), draw.closed(_COUNTS)
     separator = draw.closed(_SEPARATORS)
     return _item(
@@ -336,7 +336,7 @@ def repeat_text(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def name_by_limit(draw: Draw) -> Item:
-    """One word above a limit, another below."""
+    """Ask for one word above a limit, another below."""
     name, limit = draw.open(NUMBER_NAMES), draw.integer(10, 99)
     above, below = draw.opens(COLORS, 2)
     return _item(
@@ -355,7 +355,7 @@ def name_by_limit(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def add_to_each(draw: Draw) -> Item:
-    """A number added to every item."""
+    """Ask for a number to be added to every item."""
     name, plus = draw.open(LIST_NAMES), draw.integer(10, 99)
     return _item(
         draw,
@@ -373,7 +373,7 @@ def add_to_each(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def subtract_and_add(draw: Draw) -> Item:
-    """``x - y + a``."""
+    """Ask for ``x - y + a``."""
     first, second = draw.opens(NUMBER_NAMES, 2)
     plus = draw.integer(10, 99)
     return _item(
@@ -392,7 +392,7 @@ def subtract_and_add(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def take_first(draw: Draw) -> Item:
-    """The first few items."""
+    """Ask for the first few items."""
     name, count = draw.open(LIST_NAMES), draw.closed(_COUNTS)
     return _item(
         draw,
@@ -410,7 +410,7 @@ def take_first(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def divides(draw: Draw) -> Item:
-    """Whether a number divides another."""
+    """Ask whether a number divides another."""
     name, divisor = draw.open(NUMBER_NAMES), draw.integer(10, 99)
     return _item(
         draw,
@@ -428,7 +428,7 @@ def divides(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def set_field(draw: Draw) -> Item:
-    """A record with one field set."""
+    """Ask for a record with one field set."""
     name, field = draw.open(RECORD_NAMES), draw.open(FIELDS)
     value = draw.integer(10, 99)
     without = [
@@ -451,7 +451,7 @@ def set_field(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def sum_above(draw: Draw) -> Item:
-    """The sum of the numbers above a limit."""
+    """Ask for the sum of the numbers above a limit."""
     name, limit = draw.open(LIST_NAMES), draw.integer(10, 99)
     return _item(
         draw,
@@ -469,7 +469,7 @@ def sum_above(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def drop_field(draw: Draw) -> Item:
-    """A record without one field."""
+    """Ask for a record without one field."""
     name, field = draw.open(RECORD_NAMES), draw.open(FIELDS)
     return _item(
         draw,
@@ -487,7 +487,7 @@ def drop_field(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def replace_item(draw: Draw) -> Item:
-    """One word replaced in a list."""
+    """Ask for a list with one word replaced."""
     name = draw.open(LIST_NAMES)
     old, new, *others = draw.opens(COLORS, 5)
     lists = [[old, *others], others, [old, old], [new, old], []]
@@ -507,7 +507,7 @@ def replace_item(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def in_between(draw: Draw) -> Item:
-    """Whether a number is in a range."""
+    """Ask whether a number is in a range."""
     name = draw.open(NUMBER_NAMES)
     low, high = draw.integer(10, 45), draw.integer(55, 99)
     numbers = (low + 4, high + 4, low - 4, low, high, low - 1, high + 1)
@@ -527,7 +527,7 @@ def in_between(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def pair_up(draw: Draw) -> Item:
-    """Two lists, side by side."""
+    """Ask for two lists, side by side."""
     first, second = draw.opens(LIST_NAMES, 2)
     return _item(
         draw,
@@ -547,7 +547,7 @@ def pair_up(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def last_reversed(draw: Draw) -> Item:
-    """The last few items, backwards."""
+    """Ask for the last few items, backwards."""
     name, count = draw.open(LIST_NAMES), draw.closed(_COUNTS)
     return _item(
         draw,
@@ -565,7 +565,7 @@ def last_reversed(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def surround(draw: Draw) -> Item:
-    """A text between two words."""
+    """Ask for a text between two words."""
     name = draw.open(TEXT_NAMES)
     before, after = draw.opens(COLORS, 2)
     return _item(
@@ -584,7 +584,7 @@ def surround(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def larger_plus(draw: Draw) -> Item:
-    """The larger of two numbers, and more."""
+    """Ask for the larger of two numbers, and more."""
     first, second = draw.opens(NUMBER_NAMES, 2)
     plus = draw.integer(10, 99)
     return _item(

@@ -1,4 +1,4 @@
-"""The program that `suites.code.sandbox` starts for each piece of foreign code; never imported.
+"""`suites.code.sandbox` starts this program for each piece of foreign code; nobody imports it.
 
 It is two processes. The *supervisor* reads a job from stdin, keeps the time, and reports on stdout.
 Its child, the *cell*, gives up every right that the job names as a layer, says ``ready``, and only
@@ -104,8 +104,8 @@ _ZERO_BITS = {
     "prlimit64": (0, 0xFFFF_FFFF),
     "sched_getaffinity": (0, 0xFFFF_FFFF),
 }
-"""Of some of them: an argument (they are 32 bits, the kernel drops the rest), and the bits that
-have to be 0 in it."""
+"""Of some allowed calls: an argument (they are 32 bits, the kernel drops the rest), and the bits
+that have to be 0 in it."""
 
 
 # --- the layers, each a right that the cell gives up ---------------------------------------------
@@ -124,7 +124,7 @@ def _libc() -> ctypes.CDLL:
 
 
 def leave_namespaces() -> None:
-    """Supervisor: have the next process it starts be the first of a world of its own."""
+    """Have the supervisor's next process be the first of a world of its own."""
     flags, uid, gid = _NEWPID, os.geteuid(), os.getegid()
     if uid != 0:
         flags |= _NEWUSER
@@ -140,7 +140,7 @@ def leave_namespaces() -> None:
 
 
 def shared_libraries() -> list[str]:
-    """The files that Python and its standard library are linked to, found by loading all of it."""
+    """Find the files that Python and its standard library are linked to, by loading all of it."""
     for folder in filter(os.path.isdir, sys.path):
         for name in os.listdir(folder):
             if name.endswith(".so"):
@@ -165,7 +165,7 @@ def shared_libraries() -> list[str]:
 
 
 def enter_empty_root(folder: str, libraries: list[str]) -> None:
-    """Cell: see no network, no name of the host, and an empty root.
+    """Let the cell see no network, no name of the host, and an empty root.
 
     Over it, read-only as the root itself, are Python's standard library and the shared libraries.
     """
@@ -231,7 +231,7 @@ def spare_uid() -> int:
 
 
 def leave_root(folder: str | None) -> None:
-    """Cell: become another user, who owns nothing but ``folder`` (if given), with no way back.
+    """Turn the cell into another user, who owns only ``folder`` (if given), with no way back.
 
     It also dies with its supervisor from here on.
     """
@@ -257,7 +257,7 @@ def leave_root(folder: str | None) -> None:
 
 
 def limit(cpu_s: int) -> None:
-    """Cell: have no further process, no byte written to a file, and so much processor time."""
+    """Allow the cell no further process, no byte written to a file, and so much processor time."""
     # Both ends the same: what ignores the signal of the soft end meets the kill of the hard one.
     for what, most in (
         (resource.RLIMIT_CPU, cpu_s),
@@ -270,7 +270,7 @@ def limit(cpu_s: int) -> None:
 
 
 def limit_memory(memory_bytes: int) -> None:
-    """Cell: have so much address space."""
+    """Allow the cell so much address space."""
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
 
@@ -281,7 +281,7 @@ def _prctl(option: int, *values: object) -> None:
 
 
 def close_files(libraries: list[str]) -> None:
-    """Cell (Landlock): open nothing but Python's standard library and the shared libraries."""
+    """Let the cell open (Landlock) only Python's standard library and the shared libraries."""
     libc = _libc()
     abi = _call(libc.syscall(_SYS_LANDLOCK_CREATE, None, 0, 1), "landlock")
     # Bits 0 to 12 in the first version; then refer, truncate, ioctl.
@@ -308,7 +308,7 @@ def close_files(libraries: list[str]) -> None:
 
 
 def refuse_calls() -> None:
-    """Cell (seccomp): make no calls but `_ALLOWED`; others fail as if the system had none.
+    """Let the cell make (seccomp) no calls but `_ALLOWED`; others fail as if there were none.
 
     That is what C libraries expect of a call that they can do without (ENOSYS).
     """
@@ -348,7 +348,7 @@ def refuse_calls() -> None:
 
 
 def _plain(value: Any) -> Any:
-    """``value`` if it is of JSON's types to the core (no subclass), so that it compares honestly.
+    """Give ``value`` if it is of JSON's types to the core (no subclass), to compare honestly.
 
     Raises:
         TypeError: it is not.
@@ -363,7 +363,7 @@ def _plain(value: Any) -> Any:
 
 
 def answer_calls(code: CodeType, entry_point: str, calls: list[str]) -> dict[str, Any]:
-    """What the function returns for each list of arguments, itself in JSON."""
+    """Give what the function returns for each list of arguments, itself in JSON."""
     names: dict[str, Any] = {"__name__": "completion"}
     exec(code, names)
     function = names[entry_point]
@@ -393,7 +393,7 @@ def _honest(tests: str) -> CodeType:
 
 
 def _checked(value: Any) -> Any:
-    """``value``, unless the code under test wrote its equality.
+    """Give ``value``, unless the code under test wrote its equality.
 
     Raises:
         AssertionError: it did, so that a test of equality would test nothing.
@@ -410,7 +410,7 @@ def _checked(value: Any) -> Any:
 
 
 def pass_tests(code: CodeType, entry_point: str, tests: str, nonce: str) -> dict[str, Any]:
-    """The nonce, if the code ran and the tests after it: no other way leads to the return.
+    """Give the nonce if the code ran and the tests after it: nothing else leads to the return.
 
     Builtins and `math` are what they were before the code ran, whatever it did to them; of its
     names that hide a builtin, the tests see its entry point only.
@@ -434,7 +434,7 @@ _LIMIT_ERRORS = ("EAGAIN", "EFBIG", "EMFILE", "ENOSPC", "ENOMEM", "EDQUOT")
 
 
 def _ended(error: BaseException) -> dict[str, Any]:
-    """What an exception that left the code says."""
+    """Report the exception that left the code."""
     try:
         detail = f"{type(error).__name__}: {error}"[:200]
     except Exception:  # its text is the code's, too
@@ -464,7 +464,7 @@ def _try_code(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def cell(job: dict[str, Any], result: int) -> NoReturn:
-    """Give up the rights, run the code, report to ``result``; never returns."""
+    """Give up the rights, run the code, report to ``result``, and never return."""
     os.environ.clear()  # of the locale that Python itself sets
     # A signal to its group would reach the supervisor, even out of a process namespace.
     os.setsid()
@@ -504,13 +504,13 @@ def cell(job: dict[str, Any], result: int) -> NoReturn:
 
 
 def _ended_already(process: int) -> tuple[int, int, resource.struct_rusage] | None:
-    """How a process ended, or None while it runs."""
+    """Tell how a process ended, or None while it runs."""
     ended = os.wait4(process, os.WNOHANG)
     return ended if ended[0] else None
 
 
 def supervise(job: dict[str, Any]) -> dict[str, Any]:
-    """Start a cell and end it, in time: what it said, and how it ended.
+    """Start a cell and end it, in time, and tell what it said, and how it ended.
 
     Returns:
         ``setup``: ``ready``, or what the cell could not set up; ``report``: its last line or None;

@@ -50,7 +50,7 @@ _GRACE_S = 120.0
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """One piece of code may use so much."""
+    """`Limits` say how much one piece of code may use."""
 
     timeout_s: float = 3.0
     """Processor time, rounded up to whole seconds; by the clock, three times as long, since the
@@ -64,7 +64,7 @@ LIMITS = Limits()
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """It is a piece of code and what is asked of it: calls, or tests."""
+    """A `Job` is a piece of code and what is asked of it: calls, or tests."""
 
     source: str
     entry_point: str
@@ -77,7 +77,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class ProgramRun:
-    """It says what became of a program."""
+    """A `ProgramRun` says what became of a program."""
 
     kind: Kind
     """``finished``: all calls returned (right or wrong), or all tests passed. ``failed``: an
@@ -91,7 +91,7 @@ class ProgramRun:
 
 
 def run(job: Job, limits: Limits = LIMITS) -> ProgramRun:
-    """Run one piece of code, about 30 ms and what the code itself takes.
+    """Run one piece of code, in about 30 ms and what the code itself takes.
 
     Raises:
         InputError: this system cannot hold even the limits on time and processes, or keep the code
@@ -103,14 +103,14 @@ def run(job: Job, limits: Limits = LIMITS) -> ProgramRun:
 def run_many(
     jobs: Sequence[Job], limits: Limits = LIMITS, *, workers: int | None = None
 ) -> list[ProgramRun]:
-    """Run each, several at a time (as many as there are processors)."""
+    """Run each job, several at a time (as many as there are processors)."""
     layers = _layers()
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         return list(pool.map(lambda job: _run(job, limits, layers), jobs))
 
 
 def matches(returned: object, expected: object) -> bool:
-    """Whether a value that `run` handed back is the one expected: equal, and of the same types.
+    """Say whether a value that `run` handed back is the expected one: equal, of the same types.
 
     A whole number and a decimal one may stand for each other (2 and 2.0), up to rounding; true and
     1 may not.
@@ -136,7 +136,7 @@ def _same(left: object, right: object) -> bool:
 
 
 def protections() -> dict[str, str]:
-    """What keeps foreign code from doing harm here: each danger, and what stands against it.
+    """Say what keeps foreign code from doing harm here: each danger, and what is against it.
 
     A text that begins with ``NOT HELD`` says what this system lacks.
     """
@@ -194,7 +194,7 @@ def protections() -> dict[str, str]:
 
 
 def not_held() -> list[str]:
-    """What this system lacks, each danger with what it means; empty where everything is held."""
+    """List what this system lacks, each danger with what it means; empty where all is held."""
     return [
         f"{danger}: {text.removeprefix('NOT HELD: ')}"
         for danger, text in protections().items()
@@ -204,7 +204,7 @@ def not_held() -> list[str]:
 
 @functools.cache
 def _layers() -> tuple[str, ...]:
-    """The layers that hold on this system, each tried once, then all together.
+    """Find the layers that hold on this system, each tried once, then all together.
 
     Raises:
         InputError: a needed one does not hold.
@@ -246,7 +246,7 @@ _TRIAL = Job(
 
 
 def _setup(layers: Sequence[str]) -> str:
-    """``ready``, or why these layers cannot be had."""
+    """Say ``ready``, or why these layers cannot be had."""
     outcome = _launch(_TRIAL, LIMITS, layers, nonce="")
     if outcome["setup"] != "ready":
         return str(outcome["setup"])
@@ -264,7 +264,7 @@ def _run(job: Job, limits: Limits, layers: Sequence[str]) -> ProgramRun:
 
 
 def _judge(outcome: dict[str, Any], job: Job, limits: Limits, *, nonce: str) -> ProgramRun:
-    """What became of a job, by what the supervisor reported."""
+    """Say what became of a job, by what the supervisor reported."""
     if outcome["flooded"]:
         return ProgramRun(kind="out_of_limits", detail="the report was too long")
     if outcome["report"] is not None:
@@ -284,7 +284,7 @@ def _judge(outcome: dict[str, Any], job: Job, limits: Limits, *, nonce: str) -> 
 
 
 def _believe(report: str, job: Job, nonce: str) -> ProgramRun | None:
-    """What a cell's report says, None if it is none; the report may be the code's own."""
+    """Read what a cell's report says, None if it is none; the report may be the code's own."""
     try:
         claim = json.loads(report)
     except (ValueError, RecursionError):
@@ -302,7 +302,7 @@ def _believe(report: str, job: Job, nonce: str) -> ProgramRun | None:
 
 
 def _launch(job: Job, limits: Limits, layers: Sequence[str], *, nonce: str) -> dict[str, Any]:
-    """Start the supervisor with the job; its report (`suites.code.launcher.supervise`)."""
+    """Start the supervisor with the job; give its report (`suites.code.launcher.supervise`)."""
     # Seen by nobody else; with an empty root, that root is put over it and nothing ever enters it.
     folder = tempfile.mkdtemp(prefix="code-")
     sees_files = "namespaces" in layers or "landlock" in layers
@@ -328,12 +328,12 @@ def _launch(job: Job, limits: Limits, layers: Sequence[str], *, nonce: str) -> d
 
 @functools.cache
 def _shared_libraries() -> tuple[str, ...]:
-    """What `suites.code.launcher.shared_libraries` finds."""
+    """Give what `suites.code.launcher.shared_libraries` finds."""
     return tuple(_ask(None, _GRACE_S))
 
 
 def _ask(request: object, timeout_s: float) -> Any:
-    """What the launcher answers to a request, both in JSON."""
+    """Give what the launcher answers to a request, both in JSON."""
     # No function of ours runs between fork and exec: the caller may have threads.
     done = subprocess.run(
         [_PYTHON, "-I", "-S", "-B", "-X", "utf8", str(_LAUNCHER)],

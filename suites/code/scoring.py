@@ -47,7 +47,7 @@ _WANTS_MORE = re.compile(r"(?:[:,\\(\[{=+\-*/%<>.]|\b(?:and|or|not|in|is|if|else
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """It says what was asked."""
+    """A `Question` says what was asked."""
 
     head: str
     """The code that the answer continues or replaces; it stays before the answer's, so that what
@@ -62,7 +62,7 @@ class Question:
 
 
 def find_code(answer: str, entry_point: str) -> tuple[str, bool] | None:
-    """The code in an answer, and whether it is a function's body alone; None if there is none."""
+    """Find an answer's code, and whether it is a function's body alone; None if there is none."""
     blocks = [match.group(1) for match in _FENCE.finditer(answer)]
     defines = re.compile(rf"^[ \t]*(?:async[ \t]+)?def[ \t]+{re.escape(entry_point)}\b", re.M)
     named = [block for block in blocks if defines.search(block)]
@@ -83,7 +83,7 @@ def find_code(answer: str, entry_point: str) -> tuple[str, bool] | None:
 
 
 def _until_prose(lines: list[str]) -> str:
-    """The lines up to the first that is neither indented nor begins a definition or statement."""
+    """Keep the lines up to the first that is unindented and begins no definition or statement."""
     kept: list[str] = []
     for line in lines:
         begins = _CODE_LINE.match(line) or _BODY_LINE.fullmatch(line)
@@ -94,7 +94,7 @@ def _until_prose(lines: list[str]) -> str:
 
 
 def ends_open(code: str) -> bool:
-    """Whether code stops in the middle: in a bracket, a string, or before a line that must come."""
+    """Say whether code stops in the middle: in a bracket, a string, or before a further line."""
     stripped = code.rstrip()
     depth = 0
     try:
@@ -114,7 +114,7 @@ def ends_open(code: str) -> bool:
 
 
 def job_of(question: Question, answer: str) -> Job | None:
-    """What the sandbox is to run for an answer; None if the answer has no code."""
+    """Make the job that the sandbox is to run for an answer; None if the answer has no code."""
     found = find_code(answer, question.entry_point)
     if found is None:
         return None
@@ -128,7 +128,7 @@ def job_of(question: Question, answer: str) -> Job | None:
 
 
 def judge(question: Question, answer: str, program: ProgramRun | None) -> str:
-    """The outcome of an answer, given what the sandbox said of its job (None: it had no code).
+    """Give the outcome of an answer, by what the sandbox said of its job (None: it had no code).
 
     Returns:
         One of `OUTCOMES`.

@@ -43,7 +43,7 @@ def dataset(part: Part, **_: object) -> dict[str, datasets.Dataset]:
 
 
 def question_of(doc: Mapping[str, Any]) -> Question:
-    """What a row asks: an embedded item, or a row of HumanEval or MBPP, known by its columns."""
+    """Say what a row asks: an embedded item, or a row of HumanEval or MBPP, by its columns."""
     if "tests_json" in doc:
         tests = json.loads(doc["tests_json"])
         return Question(
@@ -67,14 +67,14 @@ def question_of(doc: Mapping[str, Any]) -> Question:
 
 
 def _tested_function(tests: Sequence[str], solution: str) -> str:
-    """The function of the solution that MBPP's tests call; its rows do not name it."""
+    """Find the function of the solution that MBPP's tests call; its rows do not name it."""
     defined: list[str] = re.findall(r"^\s*def\s+(\w+)", solution, re.MULTILINE)
     called: list[str] = re.findall(r"(\w+)\s*\(", tests[0])
     return next((name for name in called if name in defined), (defined or called)[-1])
 
 
 def run_ahead(responses: Sequence[Sequence[str]], docs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """lm-eval's filter over all answers of a task: the first of each, unchanged.
+    """Filter all answers of a task for lm-eval: the first of each, unchanged.
 
     On the way their code is run, several at a time, since lm-eval scores one by one.
     """

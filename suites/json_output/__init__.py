@@ -1,1 +1,1 @@
-"""Task suite ``json``: facts told in prose, to be written as JSON under a schema."""
+"""The task suite ``json`` tells facts in prose, to be written as JSON under a schema."""

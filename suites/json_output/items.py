@@ -1,4 +1,4 @@
-r"""Items of the suite ``json``: a record told in prose, to be written as JSON under a schema.
+r"""An item of the suite ``json`` is a record told in prose, to be written as JSON under a schema.
 
 Every value stands in the text as it must stand in the answer, so an item asks for copying and for
 JSON's own rules, not for knowledge: nesting, arrays, enumerations, numbers, booleans, null, and
@@ -46,22 +46,22 @@ ACCENTED = words(
 
 
 def one_of(options: Sequence[str]) -> Schema:
-    """Schema of closed vocabulary."""
+    """Make a schema of closed vocabulary."""
     return {"enum": list(options)}
 
 
 def or_null(schema: Schema) -> Schema:
-    """The same, or null."""
+    """Allow null beside what a schema allows."""
     return schema | {"type": [schema["type"], "null"]}
 
 
 def array(items: Schema) -> Schema:
-    """Schema of an array."""
+    """Make a schema of an array."""
     return {"type": "array", "items": items}
 
 
 def record(properties: Mapping[str, Schema], *, optional: Sequence[str] = ()) -> Schema:
-    """Schema of an object with these properties and no others."""
+    """Make a schema of an object with these properties and no others."""
     return {
         "type": "object",
         "properties": dict(properties),
@@ -71,7 +71,7 @@ def record(properties: Mapping[str, Schema], *, optional: Sequence[str] = ()) ->
 
 
 def _item(draw: Draw, text: str, schema: Schema, expected: dict[str, Any], hint: str = "") -> Item:
-    """The item: ``hint`` is a rule that this schema needs beside the task's own sentence."""
+    """Make the item; ``hint`` is a rule that this schema needs beside the task's own sentence."""
     task = draw.closed(
         (
             "Write the facts of the text as JSON that fits the schema. Answer with the JSON only.",
@@ -95,14 +95,14 @@ _LEAVE_OUT = "Leave out keys of which the text says nothing."
 
 
 def _own(draw: Draw, make: Callable[[], str]) -> str:
-    """What ``make`` returns, once it is of this split's stock."""
+    """Give what ``make`` returns, once it is of this split's stock."""
     while not belongs(text := make(), draw.split):
         pass
     return text
 
 
 def _date(draw: Draw) -> str:
-    """``2031-05-17``."""
+    """Draw a date, such as ``2031-05-17``."""
     rng = draw.rng
     return _own(
         draw,
@@ -111,19 +111,19 @@ def _date(draw: Draw) -> str:
 
 
 def _clock(draw: Draw) -> str:
-    """``14:35``."""
+    """Draw a time, such as ``14:35``."""
     return _own(draw, lambda: f"{draw.rng.randint(0, 23):02}:{draw.rng.randint(0, 59):02}")
 
 
 def _listed(values: Sequence[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
+    """Write values as a list: ``a``, ``a and b``, ``a, b and c``."""
     *others, last = values
     return f"{', '.join(others)} and {last}" if others else last
 
 
 @TEMPLATES.template("seen")
 def stored_file(draw: Draw) -> Item:
-    """A Windows path, whose backslashes need escapes."""
+    """Ask for a Windows path, whose backslashes need escapes."""
     owner, folder = draw.opens(FIRST_NAMES, 2)
     drive, end = draw.closed("CDEF"), draw.closed(("txt", "csv", "png"))
     path = f"{drive}:\\{folder}\\{draw.open(PRODUCTS)}\\{draw.code('AA00')}.{end}"
@@ -142,7 +142,7 @@ def stored_file(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def order(draw: Draw) -> Item:
-    """Flat: code, name, integer, decimal, enumeration."""
+    """Ask for a flat record: code, name, integer, decimal, enumeration."""
     number, buyer = draw.code("AA-0000"), draw.person()
     count, price = draw.integer(2, 400), draw.decimal(3, 90)
     way = draw.closed(("post", "courier", "pickup"))
@@ -168,7 +168,7 @@ def order(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def contact(draw: Draw) -> Item:
-    """A string that may be null."""
+    """Ask for a string that may be null."""
     name, city = draw.person(), draw.open(CITIES)
     phone = draw.code("000-000-000") if draw.chance(0.5) else None
     news = draw.chance(0.5)
@@ -189,7 +189,7 @@ def contact(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def door_sign(draw: Draw) -> Item:
-    """Quotes inside a string."""
+    """Ask for quotes inside a string."""
     city, name, product = draw.open(CITIES), draw.open(FIRST_NAMES), draw.open(PRODUCTS)
     number = draw.integer(10, 900)
     words_on_it = draw.closed(
@@ -211,7 +211,7 @@ def door_sign(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def parcel_label(draw: Draw) -> Item:
-    """Line breaks, named in words."""
+    """Ask for line breaks, named in words."""
     name, city, code = draw.person(), draw.open(CITIES), draw.code("00000")
     kilos = draw.decimal(1, 40, 1)
     text = draw.closed(
@@ -227,7 +227,7 @@ def parcel_label(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def sheet_row(draw: Draw) -> Item:
-    """A tab, named in words."""
+    """Ask for a tab, named in words."""
     product, color = draw.open(PRODUCTS), draw.open(COLORS)
     row, last = draw.integer(10, 999), draw.chance(0.5)
     place = "It is the last row." if last else "It is not the last row."
@@ -243,7 +243,7 @@ def sheet_row(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def sensor(draw: Draw) -> Item:
-    """Numbers below zero."""
+    """Ask for numbers below zero."""
     code, city = draw.code("A0-000"), draw.open(CITIES)
     value, unit = draw.decimal(-40, 60, 1), draw.closed(("celsius", "fahrenheit", "kelvin"))
     working = draw.chance(0.5)
@@ -269,7 +269,7 @@ def sensor(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def cart(draw: Draw) -> Item:
-    """An array of objects."""
+    """Ask for an array of objects."""
     buyer = draw.open(FIRST_NAMES)
     lines = [
         {"product": product, "count": draw.integer(2, 500)}
@@ -285,7 +285,7 @@ def cart(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def event(draw: Draw) -> Item:
-    """A nested object and an array of strings."""
+    """Ask for a nested object and an array of strings."""
     city, hall, start = draw.open(CITIES), draw.integer(10, 300), _clock(draw)
     guests = draw.opens(FIRST_NAMES, draw.closed((1, 2, 3)))
     text = draw.closed(
@@ -307,7 +307,7 @@ def event(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def festival(draw: Draw) -> Item:
-    """Letters beyond ASCII."""
+    """Ask for letters beyond ASCII."""
     first, second, maker = draw.opens(ACCENTED, 3)
     sold, price = draw.integer(100, 9000), draw.decimal(5, 80)
     text = draw.closed(
@@ -323,7 +323,7 @@ def festival(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def invoice(draw: Draw) -> Item:
-    """A date that may be null, and a nested object."""
+    """Ask for a date that may be null, and a nested object."""
     total, name, city = draw.decimal(100, 3000), draw.person(), draw.open(CITIES)
     paid = _date(draw) if draw.chance(0.5) else None
     when = "The day of payment is unknown." if paid is None else f"It was paid on {paid}."
@@ -346,7 +346,7 @@ def invoice(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def craft_kit(draw: Draw) -> Item:
-    """An array of strings beside an enumeration."""
+    """Ask for an array of strings beside an enumeration."""
     parts = draw.opens(PRODUCTS, draw.closed((2, 3, 4)))
     color, minutes = draw.open(COLORS), draw.integer(15, 600)
     level = draw.closed(("easy", "medium", "hard"))
@@ -371,7 +371,7 @@ def craft_kit(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def trip(draw: Draw) -> Item:
-    """An array that may be empty, and an integer that may be null."""
+    """Ask for an array that may be empty, and an integer that may be null."""
     start, goal, *stops = draw.opens(CITIES, draw.closed((2, 3, 4)))
     seat = draw.integer(10, 300) if draw.chance(0.5) else None
     via = f"with stops in {_listed(stops)}" if stops else "without stops"
@@ -391,7 +391,7 @@ def trip(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def device(draw: Draw) -> Item:
-    """Booleans in a nested object."""
+    """Ask for booleans in a nested object."""
     code, level = draw.code("AAA000"), draw.integer(10, 999)
     sound, light = draw.chance(0.5), draw.chance(0.5)
     on = {True: "on", False: "off"}
@@ -418,7 +418,7 @@ def device(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def measurements(draw: Draw) -> Item:
-    """An array of decimals."""
+    """Ask for an array of decimals."""
     product, by = draw.open(PRODUCTS), draw.person()
     values = [draw.decimal(1, 300) for _ in range(draw.closed((2, 3, 4)))]
     checked = draw.chance(0.5)
@@ -437,7 +437,7 @@ def measurements(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def map_point(draw: Draw) -> Item:
-    """Numbers in a nested object, two strings that look like numbers."""
+    """Ask for numbers in a nested object, two strings that look like numbers."""
     east, north = draw.decimal(-180, 180, 3), draw.decimal(-90, 90, 3)
     zone, code = draw.code("00"), draw.code("000000")
     text = draw.closed(
@@ -459,7 +459,7 @@ def map_point(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def member(draw: Draw) -> Item:
-    """Keys that are left out where the text is silent."""
+    """Ask for keys to be left out where the text is silent."""
     name, number = draw.person(), draw.integer(100, 9999)
     expected: dict[str, Any] = {"name": name, "number": number}
     text = draw.closed((f"Member {number} is {name}.", f"{name} is member {number}."))
@@ -478,7 +478,7 @@ def member(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def storeroom(draw: Draw) -> Item:
-    """Three levels: an array in an object in an array."""
+    """Ask for three levels: an array in an object in an array."""
     rooms: list[dict[str, Any]] = [
         {"room": draw.code("A0"), "holds": draw.opens(PRODUCTS, draw.closed((1, 2)))}
         for _ in range(2)
@@ -494,7 +494,7 @@ def storeroom(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def book_loan(draw: Draw) -> Item:
-    """Nested object, array of codes, date."""
+    """Ask for a nested object, an array of codes, and a date."""
     name, card = draw.person(), draw.integer(100, 99999)
     books, due = [draw.code("AA.000") for _ in range(draw.closed((1, 2, 3)))], _date(draw)
     text = draw.closed(
@@ -516,7 +516,7 @@ def book_loan(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def log_line(draw: Draw) -> Item:
-    """Quotes and backslashes in one string."""
+    """Ask for quotes and backslashes in one string."""
     level, at = draw.closed(("info", "warning", "error")), _clock(draw)
     folder, name = draw.opens(LAST_NAMES, 2)
     message = draw.closed(
@@ -546,7 +546,7 @@ def log_line(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def backup(draw: Draw) -> Item:
-    """Network paths with two backslashes in front, in an array."""
+    """Ask for network paths with two backslashes in front, in an array."""
     server = draw.open(CITIES).lower()
     shares = [f"\\\\{server}\\{name}" for name in draw.opens(PRODUCTS, draw.closed((1, 2)))]
     gigabytes, done = draw.decimal(1, 900, 1), draw.chance(0.5)
@@ -563,7 +563,7 @@ def backup(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def auction(draw: Draw) -> Item:
-    """Arrays of numbers, perhaps empty, in an array of objects."""
+    """Ask for arrays of numbers, perhaps empty, in an array of objects."""
     house = draw.open(LAST_NAMES)
     lots: list[dict[str, Any]] = [
         {
@@ -590,7 +590,7 @@ def auction(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def verse(draw: Draw) -> Item:
-    """A line break and a tab in one string."""
+    """Ask for a line break and a tab in one string."""
     poet = draw.person()
     first, second = draw.opens(COLORS, 2)
     night = draw.open(PRODUCTS)
@@ -606,7 +606,7 @@ def verse(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def hotel_stay(draw: Draw) -> Item:
-    """Keys left out, an array of an enumeration among them."""
+    """Ask for keys to be left out, an array of an enumeration among them."""
     guest, room = draw.person(), draw.integer(100, 990)
     expected: dict[str, Any] = {"guest": guest, "room": room}
     text = draw.closed((f"{guest} has room {room}.", f"Room {room} is kept for {guest}."))
@@ -630,7 +630,7 @@ def hotel_stay(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def weather(draw: Draw) -> Item:
-    """Two numbers that may be null."""
+    """Ask for two numbers that may be null."""
     city, sky = draw.open(CITIES), draw.closed(("clear", "cloudy", "rainy"))
     low = draw.decimal(-30, 20, 1)
     wind = draw.integer(10, 120) if draw.chance(0.5) else None
@@ -658,7 +658,7 @@ def weather(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def roster(draw: Draw) -> Item:
-    """Arrays of an enumeration, and letters beyond ASCII."""
+    """Ask for arrays of an enumeration, and letters beyond ASCII."""
     shifts: list[dict[str, Any]] = [
         {"worker": worker, "days": draw.closeds(("Mon", "Tue", "Wed", "Thu", "Fri"), count)}
         for worker, count in zip(

@@ -1,6 +1,6 @@
 r"""An answer of the suite ``json`` is judged here: by a ladder, and by one outcome.
 
-The rungs, each told apart:
+The rungs are told apart:
 
 - ``strict``: the whole answer is JSON and nothing else, as RFC 8259 writes it. ``NaN``,
   ``Infinity`` and numbers too large to hold are refused, and so are objects with a key twice: which
@@ -45,7 +45,7 @@ _FENCE = re.compile(r"```(?:json)?(.*?)(?:\n[ \t]*```|```\s*\Z|\Z)", re.DOTALL |
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """It is a judged answer: what it is worth."""
+    """An `Answer` says what a judged answer is worth."""
 
     outcome: str
     """One of `OUTCOMES`."""
@@ -58,7 +58,7 @@ class Answer:
 
     @property
     def right(self) -> bool:
-        """Whether all is right, fence or not."""
+        """Say whether all is right, fence or not."""
         return self.outcome in ("right", "right_in_fence")
 
 
@@ -115,7 +115,7 @@ def judge(
 
 
 def parse(text: str) -> Any:
-    """The value of strict JSON; whitespace around it is part of JSON.
+    """Read the value of strict JSON; whitespace around it is part of JSON.
 
     Raises:
         ValueError: it is not JSON, or has a key twice, a number beyond all bounds, or brackets
@@ -146,7 +146,7 @@ def _finite(number: str) -> float:
 
 
 def without_fence(answer: str) -> str:
-    """What stands in the first Markdown fence, or the answer itself if it has none.
+    """Give what stands in the first Markdown fence, or the answer itself if it has none.
 
     The fence may be marked ``json`` and may follow prose; one that is never closed reaches to the
     end, as in Markdown.
@@ -156,7 +156,7 @@ def without_fence(answer: str) -> str:
 
 
 def ends_open(text: str) -> bool:
-    """Whether a JSON text breaks off inside a bracket or a string; prose before it is skipped."""
+    """Say whether a JSON text breaks off inside a bracket or a string; prose before is skipped."""
     depth, in_string, escaped = 0, False, False
     for char in text:
         if in_string:
@@ -172,9 +172,9 @@ def ends_open(text: str) -> bool:
 
 
 def leaves(value: Any) -> dict[tuple[str | int, ...], Any]:
-    """The values that hold no others (scalars, empty objects, empty arrays), by path.
+    """Find the values that hold no others (scalars, empty objects, empty arrays), by path.
 
-    Two JSON values are equal if and only if their leaves are. Without recursion, as a model may
+    Two JSON values are equal if and only if their leaves are. There is no recursion, as a model may
     nest deeper than Python calls may.
     """
     found: dict[tuple[str | int, ...], Any] = {}
@@ -191,7 +191,7 @@ def leaves(value: Any) -> dict[tuple[str | int, ...], Any]:
 
 
 def share_right(value: Any, expected: Any) -> float:
-    """Leaves that both have alike, as a share of the leaves that either has: 1 if all is right."""
+    """Give the share of the leaves of either that both have alike: 1 if all is right."""
     found, wanted = leaves(value), leaves(expected)
     return _alike(found, wanted) / len(found.keys() | wanted.keys())
 
@@ -206,5 +206,5 @@ def _alike(
 
 
 def _kind(value: Any) -> type:
-    """JSON's type: all numbers are one, and true and false are not among them."""
+    """Name JSON's type: all numbers are one, and true and false are not among them."""
     return float if isinstance(value, int) and not isinstance(value, bool) else type(value)

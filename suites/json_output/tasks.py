@@ -1,4 +1,4 @@
-"""What lm-eval's configurations of the suite ``json`` call.
+"""Lm-eval's configurations of the suite ``json`` call these functions.
 
 The standard set is JSONSchemaBench (Geng et al. 2025, arXiv:2501.10868): schemas from the world
 without expected values, so whatever a schema allows is right there.
@@ -28,7 +28,7 @@ STANDARD_OUTCOMES = tuple(outcome for outcome in OUTCOMES if outcome != "wrong_v
 
 
 def dataset(part: Part, **_: Any) -> dict[str, datasets.Dataset]:
-    """The embedded items of one part, with worked examples from the training stock.
+    """Give the embedded items of one part, with worked examples from the training stock.
 
     The first example shows a string that needs escapes.
     """
@@ -41,13 +41,13 @@ def dataset(part: Part, **_: Any) -> dict[str, datasets.Dataset]:
 
 
 def process_results(doc: Item, results: list[str]) -> dict[str, float]:
-    """Metrics of one embedded item."""
+    """Give the metrics of one embedded item."""
     answer = judge(results[0], schema_json=doc["schema_json"], expected_json=doc["expected_json"])
     return _metrics(answer, OUTCOMES) | {"acc": float(answer.right), "values": answer.values}
 
 
 def standard_results(doc: Item, results: list[str]) -> dict[str, float]:
-    """Metrics of one schema of the standard set: the rung ``schema_valid`` is the top."""
+    """Give the metrics of a schema of the standard set, with the rung ``schema_valid`` on top."""
     answer = judge(results[0], schema_json=doc["schema_json"], expected_json=None)
     return _metrics(answer, STANDARD_OUTCOMES) | {"acc": float(answer.right)}
 
@@ -63,7 +63,7 @@ def _metrics(answer: Answer, outcomes: tuple[str, ...]) -> dict[str, float]:
 
 @cache  # lm-eval asks for the documents of a task again and again
 def why_left_out(schema_json: str) -> str | None:
-    """Why a schema of a standard set is not asked about, or None."""
+    """Say why a schema of a standard set is not asked about, or None."""
     try:
         parse(schema_json)
     except ValueError as error:
@@ -72,7 +72,7 @@ def why_left_out(schema_json: str) -> str | None:
 
 
 def standard_prompt(schema_json: str) -> str:
-    """Asks for any value that the schema allows; the schema without needless spaces."""
+    """Ask for any value that the schema allows, with no needless spaces in the schema."""
     compact = json.dumps(json.loads(schema_json), ensure_ascii=False, separators=(",", ":"))
     return (
         "### Task\nWrite one JSON value that the schema allows. Answer with the JSON only.\n"
@@ -81,7 +81,7 @@ def standard_prompt(schema_json: str) -> str:
 
 
 def standard_examples() -> list[Item]:
-    """Worked examples for the standard set, which has no values to take them from."""
+    """Give worked examples for the standard set, which has no values to take them from."""
     return [
         {"prompt": standard_prompt(schema), "target": target}
         for schema, target in (
@@ -102,7 +102,7 @@ def standard_examples() -> list[Item]:
 
 
 def standard_docs(rows: datasets.Dataset) -> datasets.Dataset:
-    """The schemas that can be used; every row tells in ``left_out`` how many of how many cannot.
+    """Keep the schemas that can be used; rows tell in ``left_out`` how many of how many cannot.
 
     Args:
         rows: with ``json_schema`` (JSON text) and ``unique_id``.

@@ -1,4 +1,4 @@
-"""Holds answers against JSON schemas, with a limit on the processor time that one may take.
+"""Answers are held against JSON schemas, with a limit on the processor time that one may take.
 
 The work is done by `suites.json_output.worker`, a process of its own that is started at first use,
 serves all later requests, and is started anew after one that ran past its limit. Processor time
@@ -24,10 +24,10 @@ class UnjudgedError(Exception):
 
 
 class Validation:
-    """One worker process; may be asked from any thread."""
+    """A `Validation` is one worker process, which may be asked from any thread."""
 
     def __init__(self, *, cpu_limit_s: float = CPU_LIMIT_S) -> None:
-        """``cpu_limit_s``: processor seconds for one request."""
+        """Take ``cpu_limit_s``, the processor seconds for one request."""
         self.cpu_limit_s = cpu_limit_s
         self._lock = Lock()
         self._process: subprocess.Popen[str] | None = None
@@ -35,7 +35,7 @@ class Validation:
         atexit.register(self.close)
 
     def why_unusable(self, schema_json: str) -> str | None:
-        """What keeps a schema from being used, or None.
+        """Say what keeps a schema from being used, or None.
 
         Draft, form, patterns and references are looked at; a schema that cannot be judged within
         the limit cannot be used either.
@@ -46,7 +46,7 @@ class Validation:
             return str(error)
 
     def why_refused(self, schema_json: str, answer_json: str) -> str | None:
-        """How an answer breaks the schema, or None. Both must be JSON.
+        """Say how an answer breaks the schema, or None. Both must be JSON.
 
         Raises:
             UnjudgedError: the validator broke down or ran past its limit.

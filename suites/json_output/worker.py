@@ -1,4 +1,4 @@
-"""The process that holds answers against JSON schemas, apart from the one that measures.
+"""This process holds answers against JSON schemas, apart from the one that measures.
 
 A schema of a standard set may hold a regular expression that runs for ages on one answer. Only a
 process of its own can be stopped in the midst of that, whatever thread asks and whether or not the
@@ -78,7 +78,7 @@ _SHAPES = {
 
 
 def _has_shape(name: str, value: object) -> bool:
-    """Whether a string is written as the format asks; what is no string passes."""
+    """Say whether a string is written as the format asks; what is no string passes."""
     return not isinstance(value, str) or _SHAPES[name].fullmatch(value) is not None
 
 
@@ -120,7 +120,7 @@ for _name, _check in (
 def _multiple_of(
     validator: Validator, factor: float, value: object, schema: object
 ) -> Iterator[ValidationError]:
-    """Exact in decimal digits: jsonschema divides floats, and refuses 19.99 as a multiple of 0.01.
+    """Divide in exact decimals: jsonschema divides floats, and refuses 19.99 as a multiple of 0.01.
 
     Source: JSON Schema Validation, Draft 2020-12, section 6.2.1: the quotient is an integer.
     """
@@ -129,7 +129,7 @@ def _multiple_of(
 
 
 def validator_class(schema: object) -> type[Validator]:
-    """The validator of the schema's draft.
+    """Give the validator of the schema's draft.
 
     Raises:
         ValueError: it names a draft that is not in `DRAFTS`.
@@ -146,7 +146,7 @@ def validator_class(schema: object) -> type[Validator]:
 
 
 def why_unusable(schema: object) -> str | None:
-    """What keeps the schema from being used (draft, form, patterns, references), or None."""
+    """Say what keeps the schema from being used (draft, form, patterns, references), or None."""
     try:
         draft = validator_class(schema)
         draft.check_schema(schema, format_checker=FormatChecker(formats=()))
@@ -171,7 +171,7 @@ def why_unusable(schema: object) -> str | None:
 
 
 def why_refused(schema: object, value: object) -> str | None:
-    """How the value breaks the schema, or None."""
+    """Say how the value breaks the schema, or None."""
     error = next(_validator(schema).iter_errors(value), None)
     return None if error is None else f"{error.json_path}: {error.message}"
 
@@ -184,7 +184,7 @@ def _validator(schema: object) -> Validator:
 
 
 def _without_draft(schema: object) -> object:
-    """The schema less ``$schema``, at which jsonschema would choose its own class for a $ref."""
+    """Leave out ``$schema``, at which jsonschema would choose its own class for a $ref."""
     if isinstance(schema, dict):
         return {key: value for key, value in schema.items() if key != "$schema"}
     return schema

@@ -1,1 +1,1 @@
-"""Facts to find, collect or follow in a long text, at lengths in the model's own tokens."""
+"""Facts are found, collected or followed in a long text, at lengths in the model's own tokens."""

@@ -1,4 +1,4 @@
-"""Facts among filler sentences: one to find, several to collect, or a value to follow.
+"""Facts stand among filler sentences: one to find, several to collect, or a value to follow.
 
 A template draws the facts, the question and the answer (a *problem*); `stream` spreads the facts
 over filler until the prompt has the length asked for. A length is the whole of prompt and answer:
@@ -42,12 +42,12 @@ TEMPLATES = Templates("long_prompt")
 
 
 def estimated_tokens(text: str) -> int:
-    """Four characters a token: for where no tokenizer is known."""
+    """Count a token for every four characters, where no tokenizer is known."""
     return -(-len(text) // 4)
 
 
 def default_lengths(longest: int = LONGEST) -> tuple[int, ...]:
-    """Powers of two from 256 up to the model's context: 1,500 gives 256, 512, 1024.
+    """List powers of two from 256 up to the model's context: 1,500 gives 256, 512, 1024.
 
     Raises:
         InputError: not even the first fits.
@@ -70,7 +70,7 @@ def stream(
     reserve: int = 0,
     seed: int = 0,
 ) -> Iterator[Item]:
-    """Items in turn over templates, lengths and depths; the first n of more are the same.
+    """Yield items in turn over templates, lengths and depths; the first n of more are the same.
 
     Every template comes at every length and depth, in pairs that differ as long as there are any.
 
@@ -118,7 +118,7 @@ def items(
     reserve: int = 0,
     seed: int = 0,
 ) -> list[Item]:
-    """The same as a list."""
+    """List the items of `stream`."""
     return list(
         stream(
             split=split,
@@ -133,7 +133,7 @@ def items(
 
 
 def spread(problem: Item, draw: Draw, depth: float, room: int, count_tokens: CountTokens) -> str:
-    """The prompt, with as much filler as ``room`` tokens hold.
+    """Write the prompt, with as much filler as ``room`` tokens hold.
 
     The last fact that the answer needs stands at ``depth``, those before it anywhere above it in
     their order, those about other things anywhere.
@@ -188,7 +188,7 @@ def spread(problem: Item, draw: Draw, depth: float, room: int, count_tokens: Cou
 
 
 def filler(draw: Draw) -> Iterator[str]:
-    """Neutral sentences, one after the other; a few of a stock's words serve a whole text."""
+    """Yield neutral sentences; a few of a stock's words serve a whole text."""
     slots = {name: draw.opens(stock, 9) for name, stock in FILLER_WORDS.items()}
     while True:
         for form in draw.shuffled(FILLER_FORMS):
@@ -284,7 +284,7 @@ def _problem(
     other_facts: Sequence[str],
     others: Sequence[str],
 ) -> Item:
-    """What a template draws.
+    """Give what a template draws.
 
     Args:
         draw: of this item.
@@ -311,7 +311,7 @@ def _problem(
 def _needle(
     draw: Draw, *, form: str, fact: str, question: str, keys: Sequence[str], values: Sequence[str]
 ) -> Item:
-    """One value by its key, the first; ``fact`` and ``question`` have places for both."""
+    """Ask for one value by its key, the first; ``fact`` and ``question`` have places for both."""
     facts = [fact.format(key=key, value=value) for key, value in zip(keys, values, strict=True)]
     return _problem(
         draw,
@@ -335,7 +335,7 @@ def _several(
     values: Sequence[str],
     asked: int,
 ) -> Item:
-    """The values of the first ``asked`` keys, in the order of the question."""
+    """Ask for the values of the first ``asked`` keys, in the order of the question."""
     facts = [fact.format(key=key, value=value) for key, value in zip(keys, values, strict=True)]
     *first, last = (f"the {key}" if fact.startswith("The {key}") else key for key in keys[:asked])
     return _problem(
@@ -360,7 +360,7 @@ def _all_of_one(
     values: Sequence[str],
     asked: int,
 ) -> Item:
-    """All values of the first key, in the order of the text; the other keys have one each."""
+    """Ask for all values of the first key, in the text's order; the other keys have one each."""
     every = [keys[0]] * asked + list(keys[1:])
     facts = [fact.format(key=key, value=value) for key, value in zip(every, values, strict=True)]
     return _problem(
@@ -385,7 +385,7 @@ def _chain(
     values: Sequence[str],
     steps: int,
 ) -> Item:
-    """Something that goes from value to value; the first thing is asked for, the second not."""
+    """Send things from value to value; the first one is asked for, the second not."""
 
     def follow(thing: str, path: Sequence[str]) -> list[str]:
         return [fact.format(thing=thing, old=old, new=new) for old, new in pairwise(path)]
@@ -413,7 +413,7 @@ def _last_set(
     values: Sequence[str],
     steps: int,
 ) -> Item:
-    """Something that is set again and again; the last value of the first thing is asked for."""
+    """Set things again and again; the last value of the first one is asked for."""
     facts = [fact.format(thing=things[0], value=value) for value in values[:steps]]
     rest = zip(things[1:], values[steps:], strict=True)
     return _problem(
@@ -429,7 +429,7 @@ def _last_set(
 
 
 def _different(make: Callable[[], str], count: int) -> list[str]:
-    """``count`` values, no two the same."""
+    """Draw ``count`` values, no two the same."""
     found: dict[str, None] = {}
     while len(found) < count:
         found[make()] = None
@@ -450,7 +450,7 @@ def _people(draw: Draw, count: int) -> list[str]:
 
 @TEMPLATES.template("seen")
 def locker_code(draw: Draw) -> Item:
-    """A code by color."""
+    """Ask for a code by color."""
     return _needle(
         draw,
         form="code",
@@ -465,7 +465,7 @@ def locker_code(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def product_price(draw: Draw) -> Item:
-    """A whole number by product."""
+    """Ask for a whole number by product."""
     return _needle(
         draw,
         form="number",
@@ -478,7 +478,7 @@ def product_price(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def home_town(draw: Draw) -> Item:
-    """A city by first name."""
+    """Ask for a city by first name."""
     return _needle(
         draw,
         form="city",
@@ -491,7 +491,7 @@ def home_town(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def badge_number(draw: Draw) -> Item:
-    """A whole number by full name."""
+    """Ask for a whole number by full name."""
     return _needle(
         draw,
         form="number",
@@ -506,7 +506,7 @@ def badge_number(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def product_weight(draw: Draw) -> Item:
-    """A decimal number by product."""
+    """Ask for a decimal number by product."""
     return _needle(
         draw,
         form="number",
@@ -521,7 +521,7 @@ def product_weight(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def locker_codes(draw: Draw) -> Item:
-    """Codes of several colors, in the order of the question."""
+    """Ask for codes of several colors, in the order of the question."""
     return _several(
         draw,
         form="codes",
@@ -537,7 +537,7 @@ def locker_codes(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def product_prices(draw: Draw) -> Item:
-    """Whole numbers of several products, in the order of the question."""
+    """Ask for whole numbers of several products, in the order of the question."""
     return _several(
         draw,
         form="numbers",
@@ -551,7 +551,7 @@ def product_prices(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def home_towns(draw: Draw) -> Item:
-    """Cities of several first names, in the order of the question."""
+    """Ask for cities of several first names, in the order of the question."""
     return _several(
         draw,
         form="cities",
@@ -565,7 +565,7 @@ def home_towns(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def visited_cities(draw: Draw) -> Item:
-    """All cities of one person."""
+    """Ask for all cities of one person."""
     asked = draw.closed((2, 3))
     return _all_of_one(
         draw,
@@ -580,7 +580,7 @@ def visited_cities(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def box_contents(draw: Draw) -> Item:
-    """All products in the box of one color."""
+    """Ask for all products in the box of one color."""
     asked = draw.closed((2, 3))
     return _all_of_one(
         draw,
@@ -595,7 +595,7 @@ def box_contents(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def moved_product(draw: Draw) -> Item:
-    """A product goes from city to city."""
+    """Move a product from city to city."""
     steps = draw.closed((2, 3))
     return _chain(
         draw,
@@ -612,7 +612,7 @@ def moved_product(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def handed_over(draw: Draw) -> Item:
-    """A product goes from hand to hand."""
+    """Pass a product from hand to hand."""
     steps = draw.closed((2, 3))
     return _chain(
         draw,
@@ -629,7 +629,7 @@ def handed_over(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def counter_set(draw: Draw) -> Item:
-    """A counter is set several times."""
+    """Set a counter several times."""
     steps = draw.closed((2, 3))
     return _last_set(
         draw,
@@ -646,7 +646,7 @@ def counter_set(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def password_changed(draw: Draw) -> Item:
-    """A password is changed several times."""
+    """Change a password several times."""
     steps = draw.closed((2, 3))
     return _last_set(
         draw,
@@ -665,7 +665,7 @@ def password_changed(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def variables(draw: Draw) -> Item:
-    """A number is assigned from variable to variable; another number beside it."""
+    """Assign a number from variable to variable, beside another number."""
     steps = draw.closed((2, 3))
     names = _codes(draw, "AA", steps + 2)
     right, wrong = _numbers(draw, 1000, 9999, 2)
@@ -689,7 +689,7 @@ def variables(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def telephone(draw: Draw) -> Item:
-    """A whole number by full name."""
+    """Ask for a whole number by full name."""
     return _needle(
         draw,
         form="number",
@@ -702,7 +702,7 @@ def telephone(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def train_name(draw: Draw) -> Item:
-    """A code by city."""
+    """Ask for a code by city."""
     return _needle(
         draw,
         form="train",
@@ -715,7 +715,7 @@ def train_name(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def shop_owner(draw: Draw) -> Item:
-    """A full name by product."""
+    """Ask for a full name by product."""
     return _needle(
         draw,
         form="name",
@@ -730,7 +730,7 @@ def shop_owner(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def bridge_length(draw: Draw) -> Item:
-    """A decimal number by city."""
+    """Ask for a decimal number by city."""
     return _needle(
         draw,
         form="number",
@@ -745,7 +745,7 @@ def bridge_length(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def ring_numbers(draw: Draw) -> Item:
-    """Codes of several cities, in the order of the question."""
+    """Ask for codes of several cities, in the order of the question."""
     return _several(
         draw,
         form="rings",
@@ -761,7 +761,7 @@ def ring_numbers(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def room_keys(draw: Draw) -> Item:
-    """All codes of one color."""
+    """Ask for all codes of one color."""
     asked = draw.closed((2, 3))
     return _all_of_one(
         draw,
@@ -778,7 +778,7 @@ def room_keys(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def orders(draw: Draw) -> Item:
-    """All people of one product."""
+    """Ask for all people of one product."""
     asked = draw.closed((2, 3))
     return _all_of_one(
         draw,
@@ -793,7 +793,7 @@ def orders(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def renamed_ship(draw: Draw) -> Item:
-    """A ship goes from name to name."""
+    """Rename a ship from name to name."""
     steps = draw.closed((2, 3))
     return _chain(
         draw,
@@ -810,7 +810,7 @@ def renamed_ship(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def file_links(draw: Draw) -> Item:
-    """A file names the next."""
+    """Have a file name the next."""
     steps = draw.closed((2, 3))
     return _chain(
         draw,
@@ -825,7 +825,7 @@ def file_links(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def repainted_house(draw: Draw) -> Item:
-    """A house is painted several times."""
+    """Paint a house several times."""
     steps = draw.closed((2, 3))
     return _last_set(
         draw,

@@ -72,13 +72,13 @@ def _first_line(answer: str) -> tuple[str, bool]:
 
 
 def _holds(line: str, value: str) -> bool:
-    """Whether a line holds a value as whole words: 417 is not in 4175, 41.7 or AB-417."""
+    """Say whether a line holds a value as whole words: 417 is not in 4175, 41.7 or AB-417."""
     pattern = rf"(?<![\w-])(?<!\d\.){re.escape(value)}(?![\w-])(?!\.\d)"
     return re.search(pattern, line, re.IGNORECASE) is not None
 
 
 def _breaks_off(line: str, given: list[str], due: list[str]) -> bool:
-    """Whether a line looks unfinished: see `metrics`."""
+    """Say whether a line looks unfinished: see `metrics`."""
     if line.endswith((",", ";", "-")):
         return True
     if not 0 < len(given) <= len(due) or given[:-1] != due[: len(given) - 1]:

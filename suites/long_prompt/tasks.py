@@ -74,7 +74,7 @@ def dataset(
 
 
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """See `suites.long_prompt.scoring.metrics`."""
+    """Give the metrics of one answer: see `suites.long_prompt.scoring.metrics`."""
     return metrics(results[0], doc)
 
 

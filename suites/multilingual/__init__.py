@@ -1,9 +1,9 @@
-"""The same short reading items in nine languages: is the loss even over languages?
+"""The suite has the same short reading items in nine languages: is the loss even over them?
 
-English, German, French, Spanish, Russian, Arabic, Hindi, Chinese and Japanese: Latin, Cyrillic,
-Arabic and Devanagari letters, Chinese characters and kana. An item is drawn once, without a
-language, then written out in each of them, so the right answer is known and item i of one language
-is item i of every other. Digits are 0 to 9 in every language.
+They are English, German, French, Spanish, Russian, Arabic, Hindi, Chinese and Japanese, in Latin,
+Cyrillic, Arabic and Devanagari letters, Chinese characters and kana. An item is drawn once, without
+a language, then written out in each of them, so the right answer is known and item i of one
+language is item i of every other. Digits are 0 to 9 in every language.
 
 The sentences, and the words put into them, were written by the authors and not checked by native
 speakers.

@@ -1,4 +1,4 @@
-"""The suite's items: drawn without a language, then written out in all of them.
+"""The suite's items are drawn without a language, then written out in all of them.
 
 A template draws what an item says, in English words; `expand` writes it in every language. So a
 stream of `TEMPLATES` holds one item for each source, with its English prompt and target, and
@@ -37,13 +37,13 @@ _WORDINGS = min(len(language.instructions) for language in LANGUAGES.values())
 
 @dataclass(frozen=True, kw_only=True)
 class _Drawn:
-    """What an item says."""
+    """A `_Drawn` is what an item says."""
 
     slots: Mapping[str, Slot]
     """Of the template's frames."""
     right: str
     wrong: Sequence[str]
-    """Three."""
+    """The three wrong answers."""
 
 
 def _written(template: str, content_json: str, code: str) -> Item:
@@ -84,9 +84,9 @@ def _template(part: Part) -> Callable[[Callable[[Draw], _Drawn]], Callable[[Draw
 
 
 def expand(item: Item) -> list[Item]:
-    """An item of `TEMPLATES` in every language.
+    """Write an item of `TEMPLATES` in every language.
 
-    They share their ``source``; ``id`` is ``<source>/<language>``; ``options`` are the four answers
+    All share their ``source``; ``id`` is ``<source>/<language>``; ``options`` are the four answers
     and ``gold`` is the place of the right one, the same in all languages.
     """
     shared = {name: item[name] for name in ("template", "part", "source")}
@@ -103,7 +103,7 @@ def _pairs(keys: Sequence[str], values: Sequence[str]) -> list[list[str]]:
 
 
 def _numbers(draw: Draw, count: int) -> list[str]:
-    """Different numbers of two digits, as texts."""
+    """Draw different numbers of two digits, as texts."""
     numbers: list[str] = []
     while len(numbers) < count:
         number = str(draw.integer(11, 99))
@@ -113,7 +113,7 @@ def _numbers(draw: Draw, count: int) -> list[str]:
 
 
 def _look_up(draw: Draw, keys: Sequence[str], values: Sequence[str]) -> _Drawn:
-    """Facts, and the value that one key has."""
+    """State facts, and ask for the value that one key has."""
     place = draw.closed(range(len(keys)))
     return _Drawn(
         slots={"facts": _pairs(keys, values), "asked": keys[place]},
@@ -124,7 +124,7 @@ def _look_up(draw: Draw, keys: Sequence[str], values: Sequence[str]) -> _Drawn:
 
 @_template("seen")
 def who_brought(draw: Draw) -> _Drawn:
-    """The name that goes with an object: look-up against the order of the facts."""
+    """Ask for the name that goes with an object, looked up against the order of the facts."""
     names, objects = draw.opens(NAMES, 4), draw.opens(OBJECTS, 4)
     place = draw.closed(range(4))
     return _Drawn(
@@ -136,45 +136,45 @@ def who_brought(draw: Draw) -> _Drawn:
 
 @_template("seen")
 def what_has(draw: Draw) -> _Drawn:
-    """The object that goes with a name."""
+    """Ask for the object that goes with a name."""
     return _look_up(draw, draw.opens(NAMES, 4), draw.opens(OBJECTS, 4))
 
 
 @_template("seen")
 def colour_of(draw: Draw) -> _Drawn:
-    """The colour of an object."""
+    """Ask for the colour of an object."""
     return _look_up(draw, draw.opens(OBJECTS, 4), draw.opens(COLOURS, 4))
 
 
 @_template("seen")
 def stock_of(draw: Draw) -> _Drawn:
-    """The number that stands beside a food."""
+    """Ask for the number that stands beside a food."""
     return _look_up(draw, draw.opens(FOODS, 4), _numbers(draw, 4))
 
 
 @_template("seen")
 def lives_in(draw: Draw) -> _Drawn:
-    """The city that somebody lives in; sentences where the grammar allows."""
+    """Ask for the city somebody lives in, told in sentences where the grammar allows."""
     return _look_up(draw, draw.opens(NAMES, 4), draw.opens(CITIES, 4))
 
 
 @_template("seen")
 def first_word(draw: Draw) -> _Drawn:
-    """The first of a list."""
+    """Ask for the first of a list."""
     words = draw.opens(OBJECTS, 4)
     return _Drawn(slots={"words": words}, right=words[0], wrong=words[1:])
 
 
 @_template("seen")
 def last_animal(draw: Draw) -> _Drawn:
-    """The last of a list."""
+    """Ask for the last of a list."""
     words = draw.opens(ANIMALS, 4)
     return _Drawn(slots={"words": words}, right=words[-1], wrong=words[:-1])
 
 
 @_template("seen")
 def most_points(draw: Draw) -> _Drawn:
-    """The name beside the largest number."""
+    """Ask for the name beside the largest number."""
     names, points = draw.opens(NAMES, 4), _numbers(draw, 4)
     right = names[points.index(max(points, key=int))]
     return _Drawn(
@@ -186,7 +186,7 @@ def most_points(draw: Draw) -> _Drawn:
 
 @_template("seen")
 def under_heading(draw: Draw) -> _Drawn:
-    """The word that stands in one of two lists."""
+    """Ask for the word that stands in one of two lists."""
     headings = draw.closeds(list(GROUPS), 2)
     lists = [draw.opens(GROUPS[heading], 3) for heading in headings]
     asked = draw.closed(range(2))
@@ -205,21 +205,21 @@ def under_heading(draw: Draw) -> _Drawn:
 
 @_template("seen")
 def not_coming(draw: Draw) -> _Drawn:
-    """The name that a sentence with "not" holds, after those of one without."""
+    """Ask for the name that a sentence with "not" holds, after those of one without."""
     *coming, right = draw.opens(NAMES, 4)
     return _Drawn(slots={"words": coming, "one": right}, right=right, wrong=coming)
 
 
 @_template("seen")
 def works_today(draw: Draw) -> _Drawn:
-    """The name that a sentence without "not" holds, before those of one with it."""
+    """Ask for the name that a sentence without "not" holds, before those of one with it."""
     right, *others = draw.opens(NAMES, 4)
     return _Drawn(slots={"words": others, "one": right}, right=right, wrong=others)
 
 
 @_template("seen")
 def next_stop(draw: Draw) -> _Drawn:
-    """The one after."""
+    """Ask for the word after one of a list."""
     cities = draw.opens(CITIES, 5)
     place = draw.closed(range(4))
     asked, right = cities[place], cities[place + 1]
@@ -232,7 +232,7 @@ def next_stop(draw: Draw) -> _Drawn:
 
 @_template("seen")
 def only_once(draw: Draw) -> _Drawn:
-    """The word that is not repeated."""
+    """Ask for the word that is not repeated."""
     right, *others = draw.opens(OBJECTS, 4)
     return _Drawn(
         slots={"words": draw.shuffled([right, *others, *others])}, right=right, wrong=others
@@ -241,19 +241,19 @@ def only_once(draw: Draw) -> _Drawn:
 
 @_template("seen")
 def code_of(draw: Draw) -> _Drawn:
-    """A code, copied."""
+    """Ask for a code, to be copied."""
     return _look_up(draw, draw.opens(NAMES, 4), [draw.code("AA-000") for _ in range(4)])
 
 
 @_template("seen")
 def day_of(draw: Draw) -> _Drawn:
-    """The day that goes with a city."""
+    """Ask for the day that goes with a city."""
     return _look_up(draw, draw.opens(CITIES, 4), draw.closeds(DAYS, 4))
 
 
 @_template("seen")
 def count_animals(draw: Draw) -> _Drawn:
-    """How long a list is."""
+    """Ask how long a list is."""
     count = draw.closed(range(3, 7))
     return _Drawn(
         slots={"words": draw.opens(ANIMALS, count)},
@@ -264,7 +264,7 @@ def count_animals(draw: Draw) -> _Drawn:
 
 @_template("seen")
 def sum_points(draw: Draw) -> _Drawn:
-    """The sum of two numbers from 1 to 9."""
+    """Ask for the sum of two numbers from 1 to 9."""
     first, second = draw.closed(range(1, 10)), draw.closed(range(1, 10))
     total = first + second
     near = [other for other in range(max(2, total - 3), total + 4) if other != total]
@@ -277,7 +277,7 @@ def sum_points(draw: Draw) -> _Drawn:
 
 @_template("reserved")
 def dish_before(draw: Draw) -> _Drawn:
-    """The one before."""
+    """Ask for the word before one of a list."""
     foods = draw.opens(FOODS, 5)
     place = draw.closed(range(1, 5))
     asked, right = foods[place], foods[place - 1]
@@ -290,7 +290,7 @@ def dish_before(draw: Draw) -> _Drawn:
 
 @_template("reserved")
 def goes_on(draw: Draw) -> _Drawn:
-    """The next of three words that repeat."""
+    """Ask for the next of three words that repeat."""
     *cycle, stranger = draw.opens(OBJECTS, 4)
     shown = draw.closed(range(5, 8))
     right = cycle[shown % 3]
@@ -303,7 +303,7 @@ def goes_on(draw: Draw) -> _Drawn:
 
 @_template("reserved")
 def lowest_price(draw: Draw) -> _Drawn:
-    """The food beside the smallest number."""
+    """Ask for the food beside the smallest number."""
     foods, prices = draw.opens(FOODS, 4), _numbers(draw, 4)
     right = foods[prices.index(min(prices, key=int))]
     return _Drawn(
@@ -315,7 +315,7 @@ def lowest_price(draw: Draw) -> _Drawn:
 
 @_template("reserved")
 def colour_of_owned(draw: Draw) -> _Drawn:
-    """The colour of somebody's object: two look-ups."""
+    """Ask for the colour of somebody's object, by two look-ups."""
     names, objects = draw.opens(NAMES, 3), draw.opens(OBJECTS, 3)
     *colours, stranger = draw.opens(COLOURS, 4)
     place = draw.closed(range(3))
@@ -332,7 +332,7 @@ def colour_of_owned(draw: Draw) -> _Drawn:
 
 @_template("reserved")
 def city_now(draw: Draw) -> _Drawn:
-    """The newer of two facts on one name."""
+    """Ask for the newer of two facts on one name."""
     names, cities = draw.opens(NAMES, 2), draw.opens(CITIES, 4)
     now = _pairs(names, cities[2:])
     asked, right = draw.closed(now)
@@ -345,7 +345,7 @@ def city_now(draw: Draw) -> _Drawn:
 
 @_template("reserved")
 def same_colour(draw: Draw) -> _Drawn:
-    """The other name with the same colour."""
+    """Ask for the other name with the same colour."""
     asked, right, *others = draw.opens(NAMES, 5)
     shared, *colours = draw.opens(COLOURS, 4)
     facts = _pairs([asked, right, *others], [shared, shared, *colours])
@@ -354,7 +354,7 @@ def same_colour(draw: Draw) -> _Drawn:
 
 @_template("reserved")
 def in_the_middle(draw: Draw) -> _Drawn:
-    """The third of five."""
+    """Ask for the third of five."""
     animals = draw.opens(ANIMALS, 5)
     others = [*animals[:2], *animals[3:]]
     return _Drawn(slots={"words": animals}, right=animals[2], wrong=draw.closeds(others, 3))
@@ -362,7 +362,7 @@ def in_the_middle(draw: Draw) -> _Drawn:
 
 @_template("reserved")
 def still_missing(draw: Draw) -> _Drawn:
-    """The word that one list has and the other has not."""
+    """Ask for the word that one list has and the other has not."""
     foods = draw.opens(FOODS, 4)
     right, *bought = draw.shuffled(foods)
     return _Drawn(slots={"words": foods, "bought": bought}, right=right, wrong=bought)
@@ -370,7 +370,7 @@ def still_missing(draw: Draw) -> _Drawn:
 
 @_template("reserved")
 def most_votes(draw: Draw) -> _Drawn:
-    """The word that is repeated most often: three times, beside two, one and one."""
+    """Ask for the word repeated most often: three times, beside two, one and one."""
     right, second, *others = draw.opens(CITIES, 4)
     votes = [right] * 3 + [second] * 2 + others
     return _Drawn(slots={"words": draw.shuffled(votes)}, right=right, wrong=[second, *others])

@@ -20,7 +20,7 @@ in English; what no table holds (a number, a code) stays as it is."""
 
 @dataclass(frozen=True, kw_only=True)
 class Language:
-    """It says how a prompt is put together in one language; see ``languages.toml``."""
+    """A `Language` says how a prompt is put together in one language; see ``languages.toml``."""
 
     script: tuple[str, ...]
     """Of its letters, as Unicode names them."""
@@ -34,7 +34,7 @@ class Language:
     delimiter: str
     """Between the prompt and the answer."""
     instructions: tuple[str, ...]
-    """The same in several wordings."""
+    """The instruction in several wordings."""
     text: str
     """Label of the line that holds the text."""
     question: str

@@ -15,7 +15,7 @@ OUTCOMES = ("right", "wrong")
 
 
 def is_best(scores: Sequence[float], gold: int) -> bool:
-    """Whether ``scores[gold]`` is above all others.
+    """Say whether ``scores[gold]`` is above all others.
 
     A tie or a NaN is not: a model that cannot tell the answers apart has chosen none.
     """
@@ -27,7 +27,7 @@ def metrics(
 ) -> dict[str, float]:
     """Give ``acc`` (of sums), ``acc_bytes`` (of nats per UTF-8 byte) and one-hot outcomes.
 
-    ``log_likelihoods``: of the options, in nats, in their order.
+    ``log_likelihoods`` are the options', in nats, in their order.
     """
     by_byte = [
         score / len(option.encode()) for score, option in zip(log_likelihoods, options, strict=True)

@@ -27,7 +27,7 @@ BELEBELE = {
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """What an item has in common with others."""
+    """A `Shared` is what an item has in common with others."""
 
     source: str
     """Items that share it are not independent: questions on one passage, translations."""
@@ -37,7 +37,7 @@ class Shared:
 
 
 def source_of(task_name: str, doc: Mapping[str, Any], index: int) -> Shared | None:
-    """What an item of Belebele, MGSM or Global-MMLU shares; None for any other task.
+    """Say what an item of Belebele, MGSM or Global-MMLU shares; None for any other task.
 
     The source is Belebele's passage (``link``: its questions belong together), the place in MGSM
     (whose rows have no other name) or Global-MMLU's ``sample_id``.

@@ -1,1 +1,1 @@
-"""Tool calls: does the model still call the right tool with the right arguments?"""
+"""The suite asks: does the model still call the right tool with the right arguments?"""

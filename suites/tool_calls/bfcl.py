@@ -1,4 +1,4 @@
-"""The Berkeley Function Calling Leaderboard (BFCL v4): a local copy of its data, judged by us.
+"""The Berkeley Function Calling Leaderboard (BFCL v4) is run on a local copy and judged by us.
 
 The data comes with the package ``bfcl-eval`` (2026.3.23), of which only the files are read: it is
 located, never imported, since it would load dozens of clients. Of its categories we run those with
@@ -90,10 +90,10 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
 def data_folder(given: str | None = None) -> Path:
-    """Where BFCL's data is: ``given``, else what `VARIABLE` names, else within ``bfcl-eval``.
+    """Find BFCL's data: in ``given``, else where `VARIABLE` says, else within ``bfcl-eval``.
 
     Raises:
-        InputError: nowhere.
+        InputError: it is nowhere.
     """
     named = given or os.environ.get(VARIABLE)
     if named:
@@ -209,7 +209,7 @@ def check_argument(spec: Spec, allowed: Sequence[Any], value: Any) -> ArgumentFa
 
 
 def _judge_relevance(answer: str, tools: Sequence[Tool]) -> Answer:
-    """Some tool fits: any call of an offered one is right."""
+    """Judge an answer where some tool fits: any call of an offered one is right."""
     calls: list[Call] = read_calls(answer) or []
     offered = {tool.name for tool in tools}
     wanted = [Wanted(name="", arguments={})]

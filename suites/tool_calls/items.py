@@ -1,4 +1,4 @@
-"""The embedded items: tools, a request, and the calls that it asks for.
+"""An embedded item has tools, a request, and the calls that it asks for.
 
 Every tool is named after a thing (``book_ferry``, ``list_museum_offers``), and things are open
 values: no tool of an evaluation item is ever offered in training. What a call holds is written in
@@ -50,7 +50,7 @@ TIMES = tuple(f"{hour:02}:{minute:02}" for hour in range(6, 23) for minute in ra
 
 @TEMPLATES.template("seen")
 def forecast(draw: Draw) -> Item:
-    """A text and a number, both required."""
+    """Ask for a text and a number, both required."""
     thing, city, days = draw.open(THINGS), draw.open(CITIES), draw.integer(2, 60)
     name = f"get_{thing}_forecast"
     request = draw.closed(
@@ -70,7 +70,7 @@ def forecast(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def reminder(draw: Draw) -> Item:
-    """A person and a time of day."""
+    """Ask for a person and a time of day."""
     thing, person, time = draw.open(THINGS), draw.person(), draw.open(TIMES)
     name = f"set_{thing}_reminder"
     request = draw.closed(
@@ -90,7 +90,7 @@ def reminder(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def sized_order(draw: Draw) -> Item:
-    """A number and one of the sizes that the tool lists."""
+    """Ask for a number and one of the sizes that the tool lists."""
     thing, city, count = draw.open(PRODUCTS), draw.open(CITIES), draw.integer(2, 60)
     size = draw.closed(("small", "medium", "large"))
     name = f"order_{thing}"
@@ -112,7 +112,7 @@ def sized_order(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def reading(draw: Draw) -> Item:
-    """A code and a number with decimals."""
+    """Ask for a code and a number with decimals."""
     thing, station, level = draw.open(THINGS), draw.code("AA-00"), draw.decimal(1, 90)
     name = f"log_{thing}_level"
     request = draw.closed(
@@ -132,7 +132,7 @@ def reading(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def switch(draw: Draw) -> Item:
-    """On or off."""
+    """Ask for on or off."""
     thing, room, on = draw.open(PRODUCTS), draw.code("A-000"), draw.chance(0.5)
     name = f"switch_{thing}"
     word = "on" if on else "off"
@@ -153,7 +153,7 @@ def switch(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def labels(draw: Draw) -> Item:
-    """A list of texts."""
+    """Ask for a list of texts."""
     thing, code, tags = draw.open(THINGS), draw.code("AA000"), draw.opens(COLORS, 3)
     name = f"label_{thing}"
     spoken = f"{tags[0]}, {tags[1]} and {tags[2]}"
@@ -174,7 +174,7 @@ def labels(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def measured(draw: Draw) -> Item:
-    """An object within the arguments."""
+    """Ask for an object within the arguments."""
     thing, code = draw.open(PRODUCTS), draw.code("AA-000")
     width, height = draw.integer(10, 99), draw.integer(10, 99)
     name = f"store_{thing}"
@@ -196,7 +196,7 @@ def measured(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def which_thing(draw: Draw) -> Item:
-    """The tools do the same to different things."""
+    """Offer tools that do the same to different things."""
     things = draw.opens(THINGS, draw.closed((2, 3)))
     thing, person, time = things[0], draw.person(), draw.open(TIMES)
     request = draw.closed(
@@ -215,7 +215,7 @@ def which_thing(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def which_deed(draw: Draw) -> Item:
-    """The tools do different things to the same one."""
+    """Offer tools that do different things to the same one."""
     thing, person = draw.open(PRODUCTS), draw.person()
     deeds = draw.closeds(("rent", "repair", "clean", "paint", "sell", "weigh"), 3)
     deed = deeds[0].capitalize()
@@ -235,7 +235,7 @@ def which_deed(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def which_key(draw: Draw) -> Item:
-    """The tools look up the same by different keys."""
+    """Offer tools that look up the same by different keys."""
     thing = draw.open(THINGS)
     keys: list[tuple[str, str, str]] = [
         ("city", draw.open(CITIES), "in"),
@@ -259,7 +259,7 @@ def which_key(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def status_of_several(draw: Draw) -> Item:
-    """The same tool for two or three cities."""
+    """Ask for the same tool for two or three cities."""
     thing, cities = draw.open(THINGS), draw.opens(CITIES, draw.closed((2, 3)))
     name = f"get_{thing}_status"
     spoken = f"{', '.join(cities[:-1])} and {cities[-1]}"
@@ -280,7 +280,7 @@ def status_of_several(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def move_twice(draw: Draw) -> Item:
-    """The same tool twice, each time with its own two values."""
+    """Ask for the same tool twice, each time with its own two values."""
     thing, cities = draw.open(PRODUCTS), draw.opens(CITIES, 2)
     counts = [draw.integer(2, 60), draw.integer(2, 60)]
     name = f"move_{thing}"
@@ -301,7 +301,7 @@ def move_twice(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def two_deeds(draw: Draw) -> Item:
-    """Two of the tools, once each."""
+    """Ask for two of the tools, once each."""
     (first, second, *others), person, city = (
         draw.opens(THINGS, draw.closed((2, 3))),
         draw.person(),
@@ -325,7 +325,7 @@ def two_deeds(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def limited_list(draw: Draw) -> Item:
-    """A limit that the request may give."""
+    """Ask for a list, with a limit that the request may give."""
     thing, city, limit = draw.open(THINGS), draw.open(CITIES), draw.integer(2, 60)
     name = f"list_{thing}_offers"
     given = {"limit": limit} if draw.chance(0.5) else {}
@@ -347,7 +347,7 @@ def limited_list(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def unit_of_distance(draw: Draw) -> Item:
-    """A unit that the request may give."""
+    """Ask for a distance, in a unit that the request may give."""
     thing, (start, end) = draw.open(THINGS), draw.opens(CITIES, 2)
     name = f"get_{thing}_distance"
     unit = draw.closed(("km", "miles", None))
@@ -370,7 +370,7 @@ def unit_of_distance(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def with_note(draw: Draw) -> Item:
-    """A note that the request may give."""
+    """Ask for something to be closed, with a note that the request may give."""
     thing, code, note = draw.open(THINGS), draw.code("AA000"), draw.open(COLORS)
     name = f"close_{thing}"
     given = {"note": f"{note} {draw.open(PRODUCTS)}"} if draw.chance(0.5) else {}
@@ -392,7 +392,7 @@ def with_note(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def other_thing(draw: Draw) -> Item:
-    """The one tool is about something else."""
+    """Offer one tool, which is about something else."""
     (thing, other), city = draw.opens(THINGS, 2), draw.open(CITIES)
     request = draw.closed(
         (
@@ -408,7 +408,7 @@ def other_thing(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def none_of_several(draw: Draw) -> Item:
-    """Several tools, all about something else."""
+    """Offer several tools, all about something else."""
     thing, *others = draw.opens(THINGS, draw.closed((3, 4)))
     person, deed = draw.person(), draw.closed(("check", "start", "stop"))
     request = draw.closed(
@@ -426,7 +426,7 @@ def none_of_several(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def small_talk(draw: Draw) -> Item:
-    """Nothing is asked for."""
+    """Ask for nothing."""
     thing, person = draw.open(THINGS), draw.person()
     request = draw.closed(
         (
@@ -441,7 +441,7 @@ def small_talk(draw: Draw) -> Item:
 
 @TEMPLATES.template("seen")
 def which_seats(draw: Draw) -> Item:
-    """Two numbers, told apart by what they count; the tools are about different things."""
+    """Ask for two numbers, told apart by what they count, of tools about different things."""
     (thing, other), city, seats = draw.opens(THINGS, 2), draw.open(CITIES), draw.integer(2, 60)
     price = draw.integer(100, 900)
     request = draw.closed(
@@ -461,7 +461,7 @@ def which_seats(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def transfer(draw: Draw) -> Item:
-    """Two values of one kind, told apart by their roles."""
+    """Ask for two values of one kind, told apart by their roles."""
     thing, amount = draw.open(THINGS), draw.integer(20, 900)
     giver, taker = draw.person(), draw.person()
     name = f"transfer_{thing}_points"
@@ -479,7 +479,7 @@ def transfer(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def shipping_address(draw: Draw) -> Item:
-    """An object of three values beside another argument."""
+    """Ask for an object of three values beside another argument."""
     thing, person = draw.open(PRODUCTS), draw.person()
     address = {
         "street": f"{draw.open(COLORS).capitalize()} Street",
@@ -501,7 +501,7 @@ def shipping_address(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def average_of_readings(draw: Draw) -> Item:
-    """A list of numbers."""
+    """Ask for a list of numbers."""
     thing, values = draw.open(THINGS), [draw.decimal(1, 90, 1) for _ in range(3)]
     name = f"average_{thing}_readings"
     spoken = f"{values[0]}, {values[1]} and {values[2]}"
@@ -517,7 +517,7 @@ def average_of_readings(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def which_period(draw: Draw) -> Item:
-    """Four tools that differ in the period alone."""
+    """Offer four tools that differ in the period alone."""
     thing, city = draw.open(THINGS), draw.open(CITIES)
     periods = draw.shuffled(("daily", "weekly", "monthly", "yearly"))
     period = draw.closed(periods)
@@ -533,7 +533,7 @@ def which_period(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def three_calls_at_once(draw: Draw) -> Item:
-    """Two calls of one tool and one of another."""
+    """Ask for two calls of one tool and one of another."""
     (thing, other), code = draw.opens(THINGS, 2), draw.code("AA-0000")
     persons = [draw.person(), draw.person()]
     request = draw.closed(
@@ -553,7 +553,7 @@ def three_calls_at_once(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def booked_nights(draw: Draw) -> Item:
-    """Three optional arguments, one of them given; one has a default."""
+    """Offer three optional arguments, of which one is given; one has a default."""
     thing, city, guests = draw.open(THINGS), draw.open(CITIES), draw.integer(2, 60)
     name = f"search_{thing}_rooms"
     given: dict[str, Any] = draw.closed(({"guests": guests}, {"quiet": True}, {"order": "price"}))
@@ -579,7 +579,7 @@ def booked_nights(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def other_deed(draw: Draw) -> Item:
-    """The tools are about the right thing, and do something else with it."""
+    """Offer tools that are about the right thing, and do something else with it."""
     thing, person = draw.open(PRODUCTS), draw.person()
     wanted, *offered = draw.closeds(("borrow", "polish", "insure", "photograph"), 3)
     request = draw.closed(
@@ -593,7 +593,7 @@ def other_deed(draw: Draw) -> Item:
 
 @TEMPLATES.template("reserved")
 def two_switches(draw: Draw) -> Item:
-    """Two calls of one tool that differ in a thing said only once, on or off."""
+    """Ask for two calls of one tool that differ in a thing said only once, on or off."""
     thing, rooms = draw.open(PRODUCTS), [draw.code("A-000"), draw.code("A-000")]
     name = f"lock_{thing}"
     locked = draw.chance(0.5)
@@ -613,7 +613,7 @@ def two_switches(draw: Draw) -> Item:
 
 
 def prompt(tools: Sequence[Mapping[str, Any]], request: str, *, context: str = "") -> str:
-    """The prompt of an item: instruction, tools as JSON, one a line, and the request.
+    """Write the prompt of an item: instruction, tools as JSON, one a line, and the request.
 
     ``context`` is a section of its own, where a conversation begins with what the system says.
     """
@@ -625,7 +625,7 @@ def prompt(tools: Sequence[Mapping[str, Any]], request: str, *, context: str = "
 
 
 def as_python(calls: Sequence[Mapping[str, Any]]) -> str:
-    """Calls (``name`` and ``arguments``) as the prompt asks for them."""
+    """Write calls (``name`` and ``arguments``) as the prompt asks for them."""
     written = (
         f"{call['name']}("
         + ", ".join(f"{name}={_literal(value)}" for name, value in call["arguments"].items())
@@ -677,13 +677,13 @@ def _item(
 
 
 def _shown(tool: Mapping[str, Any]) -> dict[str, Any]:
-    """The tool with each parameter's spec in short, to spare tokens."""
+    """Show the tool with each parameter's spec in short, to spare tokens."""
     parameters = {name: _short(spec) for name, spec in tool["parameters"].items()}
     return {**tool, "parameters": parameters}
 
 
 def _short(spec: Mapping[str, Any]) -> Any:
-    """``"integer"``, ``["number"]`` for a list of them, the parts of an object; else as it is."""
+    """Shorten to ``"integer"``, ``["number"]`` for a list, the parts of an object; else keep it."""
     match spec:
         case {"items": items}:
             return [_short(items)]
@@ -696,7 +696,7 @@ def _short(spec: Mapping[str, Any]) -> Any:
 
 
 def _literal(value: Any) -> str:
-    """Python's, with texts in double quotes as in JSON."""
+    """Write a value as Python does, with texts in double quotes as in JSON."""
     match value:
         case str():
             return json.dumps(value, ensure_ascii=False)

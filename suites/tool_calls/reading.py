@@ -21,7 +21,7 @@ _CLOSES = {"]": "[", "}": "{", ")": "("}
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """It is one call of a tool."""
+    """A `Call` is one call of a tool."""
 
     name: str
     """Dotted if it was: ``math.factorial``."""
@@ -32,11 +32,11 @@ class Call:
 def read_calls(answer: str) -> list[Call] | None:
     """Read an answer's calls, ``[]`` where it says so, or None where it has no readable ones.
 
-    Read are, with nothing around them: Python calls (alone, one a line, or in a list) and JSON
-    calls ``{"name": ..., "arguments": {...}}`` (alone, one after another, or in a list; the key
-    ``parameters`` is taken too, and a JSON text in place of the arguments' object). The same within
-    ``<tool_call>`` tags (all of them count) or a Markdown fence (the first counts): then words
-    around them do not matter, and the last closing mark may lack.
+    Python calls (alone, one a line, or in a list) are read, and JSON calls
+    ``{"name": ..., "arguments": {...}}`` (alone, one after another, or in a list; the key
+    ``parameters`` is taken too, and a JSON text in place of the arguments' object), with nothing
+    around them. Within ``<tool_call>`` tags (all of them count) or a Markdown fence (the first
+    counts) words around them do not matter, and the last closing mark may lack.
     """
     tagged = _TAGGED.findall(answer)
     if tagged:
@@ -52,7 +52,7 @@ def read_calls(answer: str) -> list[Call] | None:
 
 
 def ends_inside(text: str) -> bool:
-    """Whether the text stops within a bracket or, within that, a string: a call never finished."""
+    """Say whether the text stops within a bracket or a string in it: a call never finished."""
     open_brackets: list[str] = []
     quote = ""
     escaped = False
@@ -72,7 +72,7 @@ def ends_inside(text: str) -> bool:
 
 
 def is_words_only(answer: str, tool_names: Sequence[str]) -> bool:
-    """Whether the answer is text, but no attempt at a call.
+    """Say whether the answer is text, but no attempt at a call.
 
     An attempt begins with a bracket, or holds a fence, a tag, a JSON call's ``"name":`` or the
     opening of a call of an offered tool.
@@ -155,7 +155,7 @@ def _python_calls(body: str) -> list[Call] | None:
 
 
 def _python_call(node: ast.expr) -> Call:
-    """Raises ValueError for anything but keyword arguments that are literals."""
+    """Read a call, or raise ValueError: only keyword arguments that are literals will do."""
     if not isinstance(node, ast.Call) or node.args:
         raise ValueError("no call with keyword arguments alone")
     arguments: dict[str, Any] = {}

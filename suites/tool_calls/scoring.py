@@ -58,7 +58,7 @@ _OTHER_TOOL = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class Tool:
-    """It is a tool that the prompt offers."""
+    """A `Tool` is one that the prompt offers."""
 
     name: str
     parameters: Mapping[str, Spec]
@@ -67,7 +67,7 @@ class Tool:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """It is a call that the request asks for."""
+    """A `Wanted` is a call that the request asks for."""
 
     name: str
     arguments: Mapping[str, Sequence[Any]]
@@ -78,7 +78,7 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """It is a judged answer: what it is worth."""
+    """An `Answer` says what a judged answer is worth."""
 
     outcome: str
     """One of `OUTCOMES`."""
@@ -176,7 +176,7 @@ def _has_type(spec: Spec, value: Any) -> bool:
 
 
 def _wanted(call: Mapping[str, Any], tool: Tool) -> Wanted:
-    """An optional argument may be left out or given where its value is the declared default."""
+    """Let an argument be left out or given where its value is the declared default."""
     defaults = {
         name: spec["default"]
         for name, spec in tool.parameters.items()
@@ -190,7 +190,7 @@ def _wanted(call: Mapping[str, Any], tool: Tool) -> Wanted:
 
 
 def _faults(call: Call, want: Wanted, tool: Tool, check: CheckArgument) -> list[str]:
-    """Name one for each argument at fault."""
+    """Name a fault for each argument at fault."""
     if call.name != want.name:
         return ["wrong_tool"]
     needed = tool.required | (want.arguments.keys() - want.optional)
