@@ -27,7 +27,7 @@ from torch import Tensor
 from quantcore.errors import InputError
 from quantcore.gram import InputStats
 from quantcore.grid import QuantizedWeight, grouped, quantize, round_to_nearest
-from quantcore.method import CalibrationKind, GroupTask, Work
+from quantcore.method import CalibrationKind, Extra, GroupTask, Work
 from quantcore.scheme import QuantScheme
 from quantcore.structure import Fold, LinearGroup
 
@@ -190,6 +190,11 @@ class ArticleAWQ:
     def calibration(self) -> CalibrationKind:
         """It reads the statistics of the original model."""
         return "shared"
+
+    @property
+    def extras(self) -> frozenset[Extra]:
+        """Name what weights keep beside codes, scales and zero points."""
+        return frozenset({"input_scales"})
 
     def settings(self) -> dict[str, object]:
         """The steps of the search decide the result."""

@@ -12,7 +12,7 @@ from awq_impl.clip import factors, search_ranges
 from awq_impl.search import candidates, evaluations, search_shared_scales
 from quantcore.gram import symmetric_flop
 from quantcore.grid import QuantizedWeight, grouped, quantize
-from quantcore.method import CalibrationKind, GroupTask, Work
+from quantcore.method import CalibrationKind, Extra, GroupTask, Work
 from quantcore.scheme import QuantScheme
 from quantcore.structure import Fold, LinearGroup
 
@@ -37,6 +37,11 @@ class AWQ:
     def calibration(self) -> CalibrationKind:
         """AWQ reads the statistics of the original model."""
         return "shared"
+
+    @property
+    def extras(self) -> frozenset[Extra]:
+        """Name what weights keep beside codes, scales and zero points."""
+        return frozenset()
 
     def settings(self) -> dict[str, object]:
         """The steps of the search decide the result, and what is not clipped."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from quantcore.grid import QuantizedWeight, fit, grouped, steps_from_zero
-from quantcore.method import CalibrationKind, GroupTask, Work
+from quantcore.method import CalibrationKind, Extra, GroupTask, Work
 from quantcore.scheme import QuantScheme
 from quantcore.structure import Fold, LinearGroup
 
@@ -53,6 +53,11 @@ class GPTQ:
     def calibration(self) -> CalibrationKind:
         """It says which statistics are wanted."""
         return "sequential" if self.sequential else "shared"
+
+    @property
+    def extras(self) -> frozenset[Extra]:
+        """Name what weights keep beside codes, scales and zero points."""
+        return frozenset({"group_index"} if self.order == "on" else ())
 
     def settings(self) -> dict[str, object]:
         """Order, damping and block size decide the result."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from quantcore.grid import QuantizedWeight, quantize
-from quantcore.method import GroupTask, Work
+from quantcore.method import Extra, GroupTask, Work
 from quantcore.scheme import QuantScheme
 from quantcore.structure import Fold, LinearGroup
 
@@ -17,6 +17,11 @@ class RTN:
 
     name = "rtn"
     calibration = "none"
+
+    @property
+    def extras(self) -> frozenset[Extra]:
+        """Name what weights keep beside codes, scales and zero points."""
+        return frozenset()
 
     def settings(self) -> dict[str, object]:
         """There is nothing to set."""

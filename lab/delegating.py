@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from quantcore.grid import QuantizedWeight
-from quantcore.method import CalibrationKind, GroupTask, Method, Work
+from quantcore.method import CalibrationKind, Extra, GroupTask, Method, Work
 from quantcore.scheme import QuantScheme
 from quantcore.structure import Fold, LinearGroup
 
@@ -28,6 +28,11 @@ class DelegatingMethod:
     def calibration(self) -> CalibrationKind:
         """Say what statistics the method inside asks for."""
         return self._method.calibration
+
+    @property
+    def extras(self) -> frozenset[Extra]:
+        """Name what weights keep beside codes, scales and zero points."""
+        return self._method.extras
 
     def settings(self) -> dict[str, object]:
         """Return the settings of the method inside."""

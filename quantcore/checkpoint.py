@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +17,8 @@ from torch import nn
 
 from quantcore import files
 from quantcore.errors import InputError, setting_name
+from quantcore.formats.folder import Packed, numbers_in, packed_in
+from quantcore.grid import QuantizedWeight
 from quantcore.hub import use_cache_if_unreachable
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
 MANIFEST = "awq_bench.json"
-"""What `save_hf` leaves in a folder: method, scheme, source."""
+"""What `save` leaves in a folder: method, scheme, source."""
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _MOST = {"num_hidden_layers": 2_000, "num_labels": 100_000}
 """What no language model has more of; a configuration builds as many before weights are read."""
@@ -55,8 +56,17 @@ class LoadedModel:
     """Over the tokenizer's files."""
     configuration_sha256: str
     """Over what else decides its outputs: see `configuration_of`."""
-    item_bytes: int
-    """Bytes of a number as the checkpoint stores it, whatever it runs in."""
+    stored_dtype: torch.dtype
+    """What the checkpoint stores numbers in, whatever it runs in."""
+    codes: Mapping[str, QuantizedWeight] = field(default_factory=dict)
+    """Of a packed folder, its linears' codes: the model computes with what they mean."""
+    format: str | None = None
+    """What a packed folder is packed as: a name of `quantcore.formats.folder.FORMATS`."""
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of a number as the checkpoint stores it, whatever it runs in."""
+        return self.stored_dtype.itemsize
 
     @property
     def device(self) -> torch.device:
@@ -115,7 +125,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
 
     Raises:
         InputError: no or broken config.json, remote code, weights that are missing, pickled,
-            truncated or quantized already.
+            or truncated.
     """
     config_path = folder / "config.json"
     if not config_path.is_file():
@@ -125,10 +135,6 @@ def check_folder(folder: Path) -> dict[str, Any]:
         )
     config = _read_json(config_path)
     _check_sizes(config, config_path)
-    quantization = config.get("quantization_config")
-    if quantization:
-        named = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
-        raise InputError(f"{folder} is already quantized ({named}); give the unquantized model")
     if config.get("auto_map"):
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -213,7 +219,12 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def load(
-    name: str, *, folder: Path, dtype: torch.dtype | None, device: torch.device
+    name: str,
+    *,
+    folder: Path,
+    dtype: torch.dtype | None,
+    device: torch.device,
+    packed: bool = False,
 ) -> LoadedModel:
     """Load a checked folder, and check what came out of it.
 
@@ -222,6 +233,7 @@ def load(
         folder: see `resolve`.
         dtype: what to run in; None: the checkpoint's own.
         device: where to.
+        packed: whether a folder that is quantized will do; it is decoded.
 
     Raises:
         InputError: see `check_folder`; also weights that are missing, misshapen or not finite, an
@@ -229,11 +241,16 @@ def load(
     """
     config = check_folder(folder)
     paths = weight_files(folder)
+    if (quantization := config.get("quantization_config")) and not packed:
+        named = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+        raise InputError(f"{folder} is already quantized ({named}); give the unquantized model")
+    how = packed_in(folder, config, paths)
     before = _states(paths)
     weights = sha256_of(paths)
-    _check_described_size(config, paths, folder)
+    _check_described_size(config, paths, folder, how)
     model, told = _read_model(folder, dtype)
-    _refuse_other_weights(told, folder)
+    codes = {} if how is None else how.decode_into(model, folder)
+    _refuse_other_weights(told, folder, decoded={f"{name}.weight" for name in codes})
     if _states(paths) != before:
         raise InputError(
             f"{folder} was changed while it was loaded; run again when nobody writes it"
@@ -250,17 +267,23 @@ def load(
         weights_sha256=weights,
         tokenizer_sha256=sha256_of(tokenizer_files(folder)),
         configuration_sha256=configuration_of(folder),
-        item_bytes=_item_bytes(paths[0]),
+        stored_dtype=_stored_dtype(paths),
+        codes=codes,
+        format=None if how is None else how.name,
     )
 
 
 def _read_model(folder: Path, dtype: torch.dtype | None) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Read the model to the CPU, with what Transformers tells of weights that did not fit."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config  # decoded by us, into ordinary linears
         model, told = AutoModelForCausalLM.from_pretrained(
             folder,
+            config=config,
             dtype="auto" if dtype is None else dtype,
             use_safetensors=True,
             trust_remote_code=False,
@@ -278,7 +301,7 @@ def _read_model(folder: Path, dtype: torch.dtype | None) -> tuple[PreTrainedMode
     return model, told
 
 
-def _refuse_other_weights(told: dict[str, Any], folder: Path) -> None:
+def _refuse_other_weights(told: dict[str, Any], folder: Path, *, decoded: set[str]) -> None:
     """Weights of another shape than config.json's, or none, were made up by Transformers."""
     if told["mismatched_keys"]:
         key, shape, expected = sorted(told["mismatched_keys"])[0]
@@ -286,8 +309,8 @@ def _refuse_other_weights(told: dict[str, Any], folder: Path) -> None:
             f"{folder}: {key} has shape {list(shape)}, config.json asks for {list(expected)}; "
             "download it again, or mend config.json"
         )
-    if told["missing_keys"]:
-        missing = sorted(told["missing_keys"])
+    missing = sorted(set(told["missing_keys"]) - decoded)
+    if missing:
         raise InputError(
             f"{folder}: {len(missing)} weights are missing, first {missing[0]}; download it again"
         )
@@ -348,18 +371,16 @@ def _check_sizes(config: dict[str, Any], path: Path) -> None:
                 )
 
 
-def _check_described_size(config: dict[str, Any], paths: list[Path], folder: Path) -> None:
+def _check_described_size(
+    config: dict[str, Any], paths: list[Path], folder: Path, packed: Packed | None
+) -> None:
     """Refuse a configuration of a far larger model than the weights are, before it is built.
 
     What is missing from a folder would be made up, and only then found to be missing.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    held = 0
-    for path in paths:
-        with safe_open(path, framework="pt") as file:
-            keys = file.keys()
-            held += sum(math.prod(file.get_slice(key).get_shape()) for key in keys)
+    held = sum(numbers_in(path, packed) for path in paths)
     try:
         described = AutoConfig.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
@@ -376,11 +397,21 @@ def _check_described_size(config: dict[str, Any], paths: list[Path], folder: Pat
         )
 
 
-def _item_bytes(path: Path) -> int:
-    with safe_open(path, framework="pt") as file:
-        return {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}.get(
-            file.get_slice(next(iter(file.keys()))).get_dtype(), 4
-        )
+def _stored_dtype(paths: list[Path]) -> torch.dtype:
+    """What the first floating-point tensor is stored in that is no scale of packed weights."""
+    kinds = {
+        "F64": torch.float64,
+        "F32": torch.float32,
+        "F16": torch.float16,
+        "BF16": torch.bfloat16,
+    }
+    for path in paths:
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118
+                kind = file.get_slice(key).get_dtype()
+                if kind in kinds and not key.endswith((".scales", ".weight_scale")):
+                    return kinds[kind]
+    return torch.float32
 
 
 def _refuse_unused_blocks(unexpected: set[str], model: nn.Module, folder: Path) -> None:
@@ -428,27 +459,30 @@ def sha256_of(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def save_hf(
-    loaded: LoadedModel,
-    folder: Path,
-    manifest: dict[str, Any],
-    *,
-    also: Callable[[Path], None] = lambda folder: None,
-) -> None:
-    """Write the model as it now is as an ordinary Transformers folder, with its manifest.
+class Weights(Protocol):
+    """Quantized weights are kept to be written."""
 
-    Weights are stored in the dtype that the model ran in: in float32 they equal what a 4-bit
-    checkpoint decodes to exactly.
+    def save(self, model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
+        """Write weights and configuration into a folder.
+
+        Args:
+            model: as it was quantized.
+            folder: is there and empty.
+            dtype: what the checkpoint stored numbers in that the model came from.
+        """
+
+
+def save(loaded: LoadedModel, folder: Path, manifest: Mapping[str, Any], weights: Weights) -> None:
+    """Write a model's folder: weights, configuration, tokenizer and manifest.
 
     Args:
         loaded: the model.
         folder: is there and empty; see `quantcore.whole_folder.WholeFolder`.
         manifest: what `MANIFEST` is to hold.
-        also: writes further files into the folder.
+        weights: write themselves, packed or not.
     """
-    loaded.model.save_pretrained(folder, safe_serialization=True)
+    weights.save(loaded.model, folder, loaded.stored_dtype)
     loaded.tokenizer.save_pretrained(folder)
-    also(folder)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
     # Tensors come as files that their owner alone may read, and a server is another user.
     mode = (folder / MANIFEST).stat().st_mode

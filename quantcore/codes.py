@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +21,11 @@ from torch import Tensor, nn
 from quantcore.errors import InputError, setting_name
 from quantcore.grid import QuantizedWeight
 from quantcore.scheme import QuantScheme
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from quantcore.checkpoint import LoadedModel
 
 FILE = "awq_bench/codes.safetensors"  # loaders of weights take every such file of the top level
 
@@ -41,6 +47,10 @@ def one_to_a_byte(packed: Tensor) -> Tensor:
 
 class Keeper:
     """Collects the weights of a model as they are quantized, packed, on the CPU."""
+
+    name = "hf"
+    """The folder's format is called so."""
+    weights = "dequantized"
 
     def __init__(self) -> None:
         """Begin with none."""
@@ -65,8 +75,16 @@ class Keeper:
             if tensor is not None
         }
 
-    def save(self, folder: Path) -> None:
-        """Write the file."""
+    def save(self, model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
+        """Write the model as it now is, in the dtype it runs in, and the codes beside it.
+
+        In float32 the weights equal what a packed checkpoint decodes to exactly.
+        """
+        model.save_pretrained(folder)
+        self.write(folder)
+
+    def write(self, folder: Path) -> None:
+        """Write the file of codes."""
         (folder / FILE).parent.mkdir()
         # One entry: safetensors writes several in another order each time.
         save_file(self.tensors, folder / FILE, metadata={"scheme": self._scheme})
@@ -95,6 +113,15 @@ def load(folder: Path) -> dict[str, QuantizedWeight]:
         raise InputError(
             f"{path} is damaged ({error}); write the folder anew with `awq-bench quantize`"
         ) from error
+
+
+def of(loaded: LoadedModel) -> Mapping[str, QuantizedWeight]:
+    """Give the codes of a model's folder: a packed one's own, else those beside the weights.
+
+    Raises:
+        InputError: see `load`.
+    """
+    return loaded.codes or load(loaded.folder)
 
 
 def _weight(name: str, tensors: Mapping[str, Tensor], scheme: QuantScheme) -> QuantizedWeight:

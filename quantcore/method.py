@@ -17,6 +17,8 @@ from quantcore.scheme import QuantScheme
 from quantcore.structure import Fold, LinearGroup
 
 CalibrationKind = Literal["none", "shared", "sequential"]
+Extra = Literal["group_index", "input_scales"]
+"""These fields of a `QuantizedWeight` not every method fills."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,10 @@ class Method(Protocol):
     @property
     def calibration(self) -> CalibrationKind:
         """Whether statistics are needed, and if so of the original or the quantized prefix."""
+
+    @property
+    def extras(self) -> frozenset[Extra]:
+        """Name what its weights keep beside codes, scales and zero points."""
 
     def settings(self) -> dict[str, object]:
         """It is all that decides the result, for the record and the cell's hash."""

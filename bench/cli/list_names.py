@@ -64,10 +64,10 @@ def run(given: argparse.Namespace, output: Console, reporter: Reporter) -> int:
 def _sections() -> dict[str, Mapping[str, str]]:
     """Names, each with a line on what it is, by what they name."""
     from bench.comparison import calibration
-    from bench.comparison.quantize import FORMATS
     from bench.registry import METHODS
     from kernels import backends
     from quantcore.discovery import PROVEN_FAMILIES
+    from quantcore.formats.folder import FORMATS, layout_of
     from suites import SUITES, texts
 
     evaluation = {name: corpus.about for name, corpus in texts.EVALUATION.items()}
@@ -86,5 +86,8 @@ def _sections() -> dict[str, Mapping[str, str]]:
             **PROVEN_FAMILIES,
             "others": "if their structure can be read and every fold verified; else an error",
         },
-        "checkpoint formats": FORMATS,
+        "checkpoint formats": {
+            **{name: layout_of(name).ABOUT for name in FORMATS},
+            "hf": "an ordinary Transformers folder with the dequantized weights",
+        },
     }

@@ -25,9 +25,10 @@ examples:
   awq-bench evaluate ./my-model-int4 --text traffic.txt
 
 what comes out, in the folder of --out:
-  an ordinary Transformers folder that any tool can load. Its weights are
-  those that a packed checkpoint decodes to (in float32 to the last bit), and
-  awq_bench.json beside them says how they were made.
+  packed weights (safetensors of 5 GB at most), config.json, tokenizer: what
+  vLLM, Transformers and this program load. awq_bench.json says how they were
+  made. With --checkpoint-format hf the weights are those that the codes mean,
+  in float32 to the last bit.
 
 The folder is written whole or not at all: interrupted (exit code 130), the
 command leaves nothing.
@@ -40,9 +41,9 @@ def add(commands: Commands) -> None:
         commands,
         "quantize",
         usage="awq-bench quantize MODEL --method M --scheme S --out DIR [options]",
-        about="write one quantized model as a folder that other tools load",
-        description="Quantize MODEL with one method and scheme, and write it as an ordinary "
-        "Transformers folder. It is the model that `awq-bench compare` measures under the same "
+        about="write one quantized model as a folder that engines serve",
+        description="Quantize MODEL with one method and scheme, and write it as a folder "
+        "that vLLM serves. It is the model that `awq-bench compare` measures under the same "
         "options.",
         epilog=_EXAMPLES + exit_codes.listed(DONE, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED),
     )
@@ -67,9 +68,10 @@ def add(commands: Commands) -> None:
     output = parser.add_argument_group("output")
     output.add_argument(
         "--checkpoint-format",
-        default="hf",
         metavar="F",
-        help="hf: an ordinary Transformers folder with the dequantized weights (default: hf)",
+        help="awq, gptq or compressed-tensors: packed, for vLLM and others to serve; hf: an "
+        "ordinary Transformers folder with the dequantized weights (default: the packed one by "
+        "which vLLM serves the scheme, or hf where none holds the model)",
     )
     output.add_argument(
         "--out",

@@ -31,7 +31,7 @@ def check_backends_run(
     """
     named = named_backends(request)
     if named and not schemes:
-        codes.check(codes.load(loaded.folder), loaded.model, loaded.folder)
+        codes.check(codes.of(loaded), loaded.model, loaded.folder)
     for scheme in schemes:
         width = scheme.group_size or 128
         place = _place(loaded, scheme, out_features=width, in_features=2 * width)

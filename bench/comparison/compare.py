@@ -143,6 +143,7 @@ def begin(
         InputError: anything about the request or its inputs that cannot work.
     """
     say = reporter or quiet()
+    out = None if out is None else Path(out)  # a string is a path, too
     setup = set_up(request, say)
     on_disk = _needs_disk(setup, out or next(default_names(request)))
     cells = [planned.cell for planned in setup.plan]

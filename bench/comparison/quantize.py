@@ -12,18 +12,22 @@ from bench.comparison.progress import Reporter, quiet
 from bench.comparison.request import Request
 from bench.comparison.set_up import open_model
 from bench.records import environment
+from bench.report import labels
 from quantcore import exclusion
 from quantcore.calibration import BlockWalk
-from quantcore.checkpoint import MANIFEST, LoadedModel, save_hf
+from quantcore.checkpoint import MANIFEST, LoadedModel, save
 from quantcore.codes import Keeper
 from quantcore.discovery import discover
-from quantcore.errors import InputError, nearest, setting_name
+from quantcore.errors import InputError, setting_name
+from quantcore.formats.folder import Packer, check_packable, layout_of, served_format
 from quantcore.method import Method
 from quantcore.quantize import bits_per_weight, stored_bytes
 from quantcore.scheme import QuantScheme
+from quantcore.structure import Structure
 from quantcore.whole_folder import WholeFolder
 
-FORMATS = {"hf": "an ordinary Transformers folder with the dequantized weights"}
+HF = "hf"
+"""An ordinary Transformers folder with the dequantized weights is called so; others are packed."""
 
 
 def quantize(
@@ -32,46 +36,98 @@ def quantize(
     method: str,
     scheme: str,
     out: Path,
-    checkpoint_format: str = "hf",
+    checkpoint_format: str | None = None,
     reporter: Reporter | None = None,
 ) -> Path:
     """Quantize ``request.model`` and write it to ``out``, whole or not at all.
+
+    Args:
+        request: the model, and what it is calibrated on.
+        method: by its name.
+        scheme: by its name.
+        out: the folder.
+        checkpoint_format: `HF`, or a name of `quantcore.formats.folder.FORMATS`; None: the format
+            by which vLLM serves the scheme, or `HF` where no packed format holds the model.
+        reporter: who shows progress; default nobody.
 
     Raises:
         InputError: anything about the request or its inputs that cannot work.
     """
     say = reporter or quiet()
-    if checkpoint_format not in FORMATS:
-        raise InputError(
-            f"unknown {setting_name('checkpoint_format')} {checkpoint_format!r}; "
-            f"{nearest(checkpoint_format, FORMATS)}",
-            setting="checkpoint_format",
-            found=checkpoint_format,
-            allowed=tuple(FORMATS),
-        )
+    if checkpoint_format not in (None, HF):
+        layout_of(checkpoint_format)
     chosen, parsed = registry.method(method), QuantScheme.parse(scheme)
     whole = WholeFolder(out)
     with whole as folder:  # from here on: two of the same would both do the work
         loaded = open_model(request)
         whole.need(sum(p.numel() * p.element_size() for p in loaded.model.parameters()))
-        manifest, keeper = _quantized(request, loaded, chosen, parsed, say)
-        manifest["format"] = {"name": checkpoint_format, "weights": "dequantized"}
-        save_hf(loaded, folder, manifest, also=keeper.save)
+        structure = _structure(request, loaded, parsed, say)
+        keeper = _keeper(checkpoint_format, loaded, structure, chosen, parsed, say)
+        manifest = _quantized(request, loaded, structure, chosen, parsed, keeper, say)
+        manifest["format"] = {"name": keeper.name, "weights": keeper.weights}
+        save(loaded, folder, manifest, keeper)
     return out
 
 
-def _quantized(
-    request: Request, loaded: LoadedModel, chosen: Method, parsed: QuantScheme, say: Reporter
-) -> tuple[dict[str, Any], Keeper]:
-    """Quantize a model in place; give what to say of it, and its codes."""
+def _structure(
+    request: Request, loaded: LoadedModel, parsed: QuantScheme, say: Reporter
+) -> Structure:
+    """Find what is quantized, and refuse widths that groups do not divide."""
     if (loaded.folder / MANIFEST).is_file():
         say.warn(f"{loaded.name} is quantized already: this adds a second loss to its first")
     structure = discover(loaded.model, exclude=request.exclude)
     structure.check_scheme(parsed)
     for notice in structure.notices:
         say.warn(notice)
-    label = f"{parsed.name} {chosen.name}"
-    keeper = Keeper()
+    return structure
+
+
+def _keeper(
+    asked: str | None,
+    loaded: LoadedModel,
+    structure: Structure,
+    chosen: Method,
+    parsed: QuantScheme,
+    say: Reporter,
+) -> Keeper | Packer:
+    """Choose who keeps the codes: in the format that was asked for, or in the one that serves."""
+    name = asked
+    if name is None:
+        shapes = {(weight.shape[0], weight.shape[1]) for _, weight in structure.quantized()}
+        name = served_format(parsed, shapes)
+    if name == HF:
+        return Keeper()
+    if asked is None and "group_index" in chosen.extras:
+        say.warn(
+            f"written as {HF}, dequantized: {chosen.name} has a group for every input, which vLLM "
+            f"0.33 refuses; {setting_name('checkpoint_format')} gptq writes it all the same"
+        )
+        return Keeper()
+    try:
+        left_out = check_packable(name, loaded.model, structure, parsed, chosen.extras)
+    except InputError as error:
+        if asked is not None:
+            raise
+        say.warn(f"written as {HF}, dequantized: {error}")
+        return Keeper()
+    if "group_index" in chosen.extras:
+        say.warn(
+            f"vLLM 0.33 refuses {name} with a group for every input, which {chosen.name} makes"
+        )
+    return Packer(name=name, scheme=parsed, left_out=left_out, extras=chosen.extras)
+
+
+def _quantized(
+    request: Request,
+    loaded: LoadedModel,
+    structure: Structure,
+    chosen: Method,
+    parsed: QuantScheme,
+    keeper: Keeper | Packer,
+    say: Reporter,
+) -> dict[str, Any]:
+    """Quantize a model in place, and give what to say of it; the keeper takes its codes."""
+    label = labels.of_quantizing(chosen.name, parsed.name)
     calibration = None
     if chosen.calibration == "none":
         report = quantize_with_progress(say, label, structure, chosen, parsed, keep=keeper.keep)
@@ -83,7 +139,7 @@ def _quantized(
         report = quantize_with_progress(
             say, label, structure, chosen, parsed, walk=walk, keep=keeper.keep
         )
-    manifest = {
+    return {
         "source": {
             "weights_sha256": loaded.weights_sha256,
             "configuration_sha256": loaded.configuration_sha256,
@@ -110,4 +166,3 @@ def _quantized(
         "environment": environment.describe().document(),
         "seed": request.seed,
     }
-    return manifest, keeper

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -111,18 +110,27 @@ def open_model(request: Request) -> LoadedModel:
     folder = MODEL_FOLDER
     if request.model != "reference":
         folder = resolve(request.model, revision=request.load.revision)
-    name = request.model + _quantized_by_us(folder, request.backend)
-    return load(name, folder=folder, dtype=dtype, device=torch.device(device))
+    loaded = load(
+        request.model,
+        folder=folder,
+        dtype=dtype,
+        device=torch.device(device),
+        packed=not request.methods,
+    )
+    return replace(loaded, name=request.model + _how_quantized(loaded, request.backend))
 
 
-def _quantized_by_us(folder: Path, backend: str | None) -> str:
-    """Say `` (AWQ INT4-g128, dequantized)`` of a folder that ``quantize`` wrote, else nothing."""
+def _how_quantized(loaded: LoadedModel, backend: str | None) -> str:
+    """Say `` (AWQ INT4-g128, dequantized)`` of a quantized folder, else nothing."""
     try:
-        manifest = json.loads(files.read_text(folder / MANIFEST))
+        manifest = json.loads(files.read_text(loaded.folder / MANIFEST))
         method = labels.of_method(manifest["method"])
         scheme = labels.of_scheme(str(manifest["scheme"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return ""
+        if loaded.format is None:
+            return ""
+        method = loaded.format  # another program's: what it is packed as is all that is known
+        scheme = labels.of_scheme(next(iter(loaded.codes.values())).scheme.name)
     how = "dequantized" if backend is None else "from its codes"
     return f" ({method} {scheme}, {how})"
 

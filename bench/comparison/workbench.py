@@ -32,7 +32,7 @@ from bench.records.record import (
 from bench.report import labels
 from kernels import install
 from quantcore import codes as stored_codes
-from quantcore.checkpoint import LoadedModel
+from quantcore.checkpoint import LoadedModel, weight_files
 from quantcore.errors import Unwritable
 from quantcore.grid import QuantizedWeight
 from quantcore.method import Method
@@ -162,7 +162,7 @@ class Workbench:
             weights = self._quantize(label, planned.method, planned.scheme, keep)
         elif self.stored_codes:
             unprepared = self.prepare(take_codes, label)
-            codes = stored_codes.load(self.loaded.folder)  # checked before the run began
+            codes = dict(stored_codes.of(self.loaded))  # checked before the run began
         installed = install.Installed()
         if cell.backend is not None:
             installed = self._install(label, codes, cell.backend)
@@ -289,6 +289,8 @@ class Workbench:
         )
 
     def _stored_bytes(self, scheme: QuantScheme | None, input_bits: int) -> int:
+        if self.loaded.format is not None:
+            return sum(path.stat().st_size for path in weight_files(self.loaded.folder))
         return stored_bytes(
             self.loaded.model,
             self.structure,

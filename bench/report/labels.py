@@ -60,6 +60,11 @@ def of_timed(cell: Cell, backend: str) -> str:
 
 def of_stage(cell: Cell) -> str:
     """Write what progress is about as ``int4-g128 AWQ + clip``, or the unquantized dtype."""
-    if cell.method is None:
+    if cell.method is None or cell.scheme is None:
         return cell.dtype
-    return f"{cell.scheme} {of_method(cell.method)}"
+    return of_quantizing(cell.method, cell.scheme)
+
+
+def of_quantizing(method: str, scheme: str) -> str:
+    """Write what is being quantized as ``int4-g128 AWQ + clip``."""
+    return f"{scheme} {of_method(method)}"

@@ -18,6 +18,6 @@ def test_the_same_weights_are_the_same_file(tmp_path: Path) -> None:
         keeper.keep("a.b", weight)
         folder = tmp_path / str(number)
         folder.mkdir()
-        keeper.save(folder)
+        keeper.write(folder)
         written.add((folder / codes.FILE).read_bytes())
     assert len(written) == 1

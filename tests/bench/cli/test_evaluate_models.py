@@ -152,7 +152,7 @@ MODELS = {
     ),
     "quantized": Case(
         edit_config(quantization_config={"quant_method": "gptq", "bits": 4}),
-        *("already quantized (gptq)", "already quantized", "give the unquantized model"),
+        *("group_size None", "must be a whole number", "download it again, or mend it"),
     ),
     "quantized-oddly": Case(
         edit_config(quantization_config="gptq"),

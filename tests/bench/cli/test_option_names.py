@@ -62,7 +62,8 @@ MESSAGES = {
     ),
     "format": (
         [*QUANTIZE, "--checkpoint-format", "hff"],
-        "unknown --checkpoint-format 'hff'; did you mean 'hf'? Known: hf",
+        "unknown --checkpoint-format 'hff'; did you mean 'hf'? Known: awq, gptq, "
+        "compressed-tensors, hf",
     ),
     "seeds": (
         [*BASELINE, "--seeds", "4"],

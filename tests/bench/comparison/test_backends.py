@@ -126,7 +126,9 @@ def test_tables_and_reports_say_what_ran(small: Request, tmp_path: Path) -> None
 
 
 def test_codes_that_are_not_the_weights_are_refused(small: Request, tmp_path: Path) -> None:
-    folder = quantize(small, method="rtn", scheme="int4-g32", out=tmp_path / "folder")
+    folder = quantize(
+        small, method="rtn", scheme="int4-g32", out=tmp_path / "folder", checkpoint_format="hf"
+    )
     path = folder / codes.FILE
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -1,0 +1,112 @@
+"""AWQ's GEMM layout, as AutoAWQ, vLLM and Transformers read it: 4 bits only.
+
+``qweight`` is int32 [K, N/8] and ``qzeros`` int32 [K/G, N/8]: a word's nibbles, from the lowest,
+are of outputs 0, 2, 4, 6, 1, 3, 5, 7 of eight. ``scales`` is [K/G, N].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quantcore.errors import InputError
+from quantcore.formats import words
+from quantcore.formats.tensors import check_extras, number, scheme_of, take
+from quantcore.grid import QuantizedWeight
+from quantcore.method import Extra
+from quantcore.scheme import QuantScheme
+
+METHOD = "awq"
+ABOUT = "4 bits with zero points: AutoAWQ's GEMM layout"
+SUFFIXES = ("qweight", "qzeros", "scales")
+EXTRAS: frozenset[Extra] = frozenset()
+_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+_SCALES = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def refusal(scheme: QuantScheme, out_features: int, in_features: int) -> str | None:
+    """See `quantcore.formats.tensors.Format.refusal`."""
+    if scheme.bits != 4:
+        return f"AWQ checkpoints hold 4 bits, and this is {scheme.bits}"
+    if out_features % 8:
+        return f"AWQ packs 8 outputs to a word, and {out_features} are no multiple of 8"
+    return None
+
+
+def pack(weight: QuantizedWeight) -> dict[str, Tensor]:
+    """See `quantcore.formats.tensors.Format.pack`."""
+    check_extras(weight, METHOD, EXTRAS)
+    if why := refusal(weight.scheme, *weight.codes.shape):
+        raise InputError(why)
+    return {
+        "qweight": _packed(weight.codes.T),
+        "qzeros": _packed(weight.zeros.T),
+        "scales": weight.scales.T.contiguous(),
+    }
+
+
+def unpack(
+    tensors: Mapping[str, Tensor], scheme: QuantScheme, shape: tuple[int, int]
+) -> QuantizedWeight:
+    """See `quantcore.formats.tensors.Format.unpack`."""
+    outputs, inputs = shape
+    if why := refusal(scheme, outputs, inputs):
+        raise InputError(why)
+    groups = inputs // scheme.group_of(inputs)
+    return QuantizedWeight(
+        codes=_unpacked(take(tensors, "qweight", (inputs, outputs // 8), torch.int32)),
+        zeros=_unpacked(take(tensors, "qzeros", (groups, outputs // 8), torch.int32)),
+        scales=take(tensors, "scales", (groups, outputs), *_SCALES).T.contiguous(),
+        scheme=scheme,
+    )
+
+
+def _packed(codes: Tensor) -> Tensor:
+    """Pack uint8 [rows, N] as int32 [rows, N/8]."""
+    return words.pack(codes.unflatten(-1, (-1, 8))[..., list(_ORDER)].flatten(-2), 4)
+
+
+def _unpacked(packed: Tensor) -> Tensor:
+    """Unpack int32 [rows, N/8] to uint8 [N, rows]: words are turned round, a fourth as many."""
+    rows, eighths = packed.shape
+    # [N/8, bytes of a word, rows]: of each, two outputs come as two whole rows.
+    pairs = words.plain(packed.T).view(torch.uint8).view(eighths, rows, 4).transpose(1, 2)
+    pairs = pairs.contiguous()
+    codes = pairs.new_empty(eighths, 8, rows)
+    for byte in range(4):
+        torch.bitwise_and(pairs[:, byte], 15, out=codes[:, _ORDER[2 * byte]])
+        torch.bitwise_right_shift(pairs[:, byte], 4, out=codes[:, _ORDER[2 * byte + 1]])
+    return codes.view(8 * eighths, rows)
+
+
+def config(
+    scheme: QuantScheme, left_out: Sequence[str], extras: Collection[Extra] = ()
+) -> dict[str, Any]:
+    """See `quantcore.formats.tensors.Format.config`.
+
+    Zero points are stored for symmetric grids too: without them vLLM misses its fastest kernel.
+    """
+    return {
+        "quant_method": METHOD,
+        "bits": scheme.bits,
+        "group_size": scheme.group_size or -1,
+        "zero_point": True,
+        "version": "gemm",
+        "modules_to_not_convert": list(left_out),
+    }
+
+
+def scheme(config: Mapping[str, Any]) -> QuantScheme:
+    """See `quantcore.formats.tensors.Format.scheme`."""
+    version = str(config.get("version", "gemm")).lower()
+    if version != "gemm":
+        raise InputError(f"AWQ's version {version!r} is not read here; only gemm is")
+    if config.get("zero_point", True) is not True:
+        raise InputError("AWQ without zero points (zero_point false) is not read here")
+    bits = number(config, "bits", "w_bit")
+    if bits != 4:
+        raise InputError(f"quantization_config has {bits} bits; AWQ checkpoints hold 4")
+    return scheme_of(bits, number(config, "group_size", "q_group_size"), symmetric=False)

@@ -1,0 +1,153 @@
+"""The pack-quantized format of compressed-tensors, as vLLM and Transformers read it: 2 to 8 bits.
+
+``weight_packed`` is int32 [N, ceil(K b/32)], a dense stream of each output's codes.
+``weight_scale`` is [N, K/G]; ``weight_zero_point`` int32 [ceil(N b/32), K/G], a stream along the
+outputs, only where the grid is not symmetric. ``weight_shape`` is int64 [2]: N and K. The format
+counts values from -2^(b-1) and stores them from 0, which are this project's codes and zero points.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quantcore.errors import InputError
+from quantcore.formats import words
+from quantcore.formats.tensors import check_extras, number, scheme_of, take
+from quantcore.grid import QuantizedWeight
+from quantcore.method import Extra
+from quantcore.scheme import QuantScheme
+
+METHOD = "compressed-tensors"
+ABOUT = "2 to 8 bits, with zero points or without: pack-quantized"
+SUFFIXES = (
+    "weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx",
+)  # fmt: skip
+EXTRAS: frozenset[Extra] = frozenset()  # with actorder group nothing serves it today
+_SCALES = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def refusal(scheme: QuantScheme, out_features: int, in_features: int) -> str | None:
+    """See `quantcore.formats.tensors.Format.refusal`; it holds every shape."""
+    return None
+
+
+def pack(weight: QuantizedWeight) -> dict[str, Tensor]:
+    """See `quantcore.formats.tensors.Format.pack`."""
+    check_extras(weight, METHOD, EXTRAS)
+    bits = weight.scheme.bits
+    tensors = {
+        "weight_packed": words.pack(weight.codes, bits),
+        "weight_scale": weight.scales.contiguous(),
+        "weight_shape": torch.tensor(weight.codes.shape, dtype=torch.int64),
+    }
+    if not weight.scheme.symmetric:
+        tensors["weight_zero_point"] = words.pack(weight.zeros.T, bits).T.contiguous()
+    return tensors
+
+
+def unpack(
+    tensors: Mapping[str, Tensor], scheme: QuantScheme, shape: tuple[int, int]
+) -> QuantizedWeight:
+    """See `quantcore.formats.tensors.Format.unpack`."""
+    outputs, inputs = shape
+    told = take(tensors, "weight_shape", (2,), torch.int64, torch.int32).tolist()
+    if told != [outputs, inputs]:
+        raise InputError(f"weight_shape is {told}, and the linear is {[outputs, inputs]}")
+    groups, bits = inputs // scheme.group_of(inputs), scheme.bits
+    packed = take(tensors, "weight_packed", (outputs, words.words_of(inputs, bits)), torch.int32)
+    if scheme.symmetric:
+        if "weight_zero_point" in tensors:
+            raise InputError("weight_zero_point is there, and config.json says symmetric")
+        zeros = torch.full((outputs, groups), 2 ** (bits - 1), dtype=torch.uint8)
+    else:
+        stream = (words.words_of(outputs, bits), groups)
+        zero_point = take(tensors, "weight_zero_point", stream, torch.int32)
+        zeros = words.unpack(zero_point.T, bits, outputs).T.contiguous()
+    return QuantizedWeight(
+        codes=words.unpack(packed, bits, inputs),
+        zeros=zeros,
+        scales=take(tensors, "weight_scale", (outputs, groups), *_SCALES).contiguous(),
+        scheme=scheme,
+        group_index=_group_index(tensors, inputs, groups),
+    )
+
+
+def _group_index(tensors: Mapping[str, Tensor], inputs: int, groups: int) -> Tensor | None:
+    if "weight_g_idx" not in tensors:
+        return None
+    index = take(tensors, "weight_g_idx", (inputs,), torch.int32, torch.int64).to(torch.int64)
+    if int(index.min()) < 0 or int(index.max()) >= groups:
+        raise InputError(
+            f"weight_g_idx names groups {int(index.min())} to {int(index.max())}, and there are "
+            f"{groups}"
+        )
+    return index
+
+
+def config(
+    scheme: QuantScheme, left_out: Sequence[str], extras: Collection[Extra] = ()
+) -> dict[str, Any]:
+    """See `quantcore.formats.tensors.Format.config`."""
+    return {
+        "quant_method": METHOD,
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
+        "config_groups": {
+            "group_0": {
+                "targets": ["Linear"],
+                "input_activations": None,
+                "output_activations": None,
+                "weights": {
+                    "num_bits": scheme.bits,
+                    "type": "int",
+                    "symmetric": scheme.symmetric,
+                    "strategy": "channel" if scheme.group_size is None else "group",
+                    "group_size": scheme.group_size,
+                    "dynamic": False,
+                    "actorder": None,
+                },
+            }
+        },
+        "ignore": list(left_out),
+    }
+
+
+def scheme(config: Mapping[str, Any]) -> QuantScheme:
+    """See `quantcore.formats.tensors.Format.scheme`."""
+    layout = config.get("format")
+    if layout != "pack-quantized":
+        raise InputError(
+            f"compressed-tensors format {layout!r} is not read here; pack-quantized is"
+        )
+    groups = config.get("config_groups")
+    if not isinstance(groups, Mapping) or len(groups) != 1:
+        named = sorted(groups) if isinstance(groups, Mapping) else groups
+        raise InputError(f"config_groups must be one group of one scheme, not {named!r}")
+    (group,) = groups.values()
+    weights = group.get("weights") if isinstance(group, Mapping) else None
+    if not isinstance(weights, Mapping):
+        raise InputError("config_groups has no weights")
+    if group.get("input_activations") is not None:
+        raise InputError("config_groups quantizes activations, which is not read here")
+    if weights.get("type", "int") != "int" or weights.get("strategy") not in ("group", "channel"):
+        raise InputError(
+            f"weights of type {weights.get('type')!r} by {weights.get('strategy')!r} are not read "
+            "here; whole numbers by group or channel are"
+        )
+    size = -1 if weights["strategy"] == "channel" else number(weights, "group_size")
+    symmetric = weights.get("symmetric") is not False
+    return scheme_of(number(weights, "num_bits"), size, symmetric=symmetric)
+
+
+def ignored(config: Mapping[str, Any], name: str) -> bool:
+    """Say whether a linear is left out: by its name, or by a pattern behind ``re:``."""
+    entries = [str(entry) for entry in config.get("ignore", [])]
+    return any(
+        re.match(entry[3:], name) is not None if entry.startswith("re:") else entry == name
+        for entry in entries
+    )

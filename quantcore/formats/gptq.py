@@ -1,0 +1,142 @@
+"""GPTQ's layout, as AutoGPTQ, GPTQModel and vLLM read it.
+
+``qweight`` is int32 [K b/32, N], a dense stream of each output's codes along its inputs. ``qzeros``
+is int32 [K/G, N b/32], a stream along the outputs: zero points less 1 in version 1 of the format
+(``checkpoint_format: gptq``), as they are in version 2 (``gptq_v2``). ``scales`` is [K/G, N], and
+``g_idx`` int32 [K] the group of every input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quantcore.errors import InputError
+from quantcore.formats import words
+from quantcore.formats.tensors import check_extras, number, scheme_of, take
+from quantcore.grid import QuantizedWeight
+from quantcore.method import Extra
+from quantcore.scheme import QuantScheme
+
+METHOD = "gptq"
+ABOUT = "2, 3, 4 or 8 bits; vLLM serves 4 and 8, symmetric"
+SUFFIXES = ("qweight", "qzeros", "scales", "g_idx")
+EXTRAS: frozenset[Extra] = frozenset({"group_index"})
+_WIDTHS = (2, 3, 4, 8)  # of others GPTQModel makes planes of bits, which nothing else reads
+_SCALES = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def refusal(scheme: QuantScheme, out_features: int, in_features: int) -> str | None:
+    """See `quantcore.formats.tensors.Format.refusal`."""
+    if scheme.bits not in _WIDTHS:
+        return f"GPTQ checkpoints hold 2, 3, 4 or 8 bits, and this is {scheme.bits}"
+    for kind, count in (("inputs", in_features), ("outputs", out_features)):
+        if count * scheme.bits % 32:
+            return (
+                f"GPTQ packs {kind} into whole words, and {count} of {scheme.bits} bits do not "
+                "fill them"
+            )
+    return None
+
+
+def pack(weight: QuantizedWeight) -> dict[str, Tensor]:
+    """See `quantcore.formats.tensors.Format.pack`; version 1."""
+    check_extras(weight, METHOD, EXTRAS)
+    outputs, inputs = weight.codes.shape
+    if why := refusal(weight.scheme, outputs, inputs):
+        raise InputError(why)
+    bits, index = weight.scheme.bits, weight.group_index
+    if index is None:
+        index = _consecutive(inputs, weight.scales.shape[1])
+    return {
+        "qweight": words.pack(weight.codes, bits).T.contiguous(),
+        "qzeros": words.pack((weight.zeros.T - 1) & weight.scheme.top_code, bits),
+        "scales": weight.scales.T.contiguous(),
+        "g_idx": index.to(torch.int32),
+    }
+
+
+def unpack(
+    tensors: Mapping[str, Tensor], scheme: QuantScheme, shape: tuple[int, int]
+) -> QuantizedWeight:
+    """See `quantcore.formats.tensors.Format.unpack`; version 1."""
+    return _unpacked(tensors, scheme, shape, less=1)
+
+
+def unpack_v2(
+    tensors: Mapping[str, Tensor], scheme: QuantScheme, shape: tuple[int, int]
+) -> QuantizedWeight:
+    """See `quantcore.formats.tensors.Format.unpack`; version 2."""
+    return _unpacked(tensors, scheme, shape, less=0)
+
+
+def _unpacked(
+    tensors: Mapping[str, Tensor], scheme: QuantScheme, shape: tuple[int, int], *, less: int
+) -> QuantizedWeight:
+    outputs, inputs = shape
+    if why := refusal(scheme, outputs, inputs):
+        raise InputError(why)
+    groups, bits = inputs // scheme.group_of(inputs), scheme.bits
+    qweight = take(tensors, "qweight", (inputs * bits // 32, outputs), torch.int32)
+    qzeros = take(tensors, "qzeros", (groups, outputs * bits // 32), torch.int32)
+    zeros = (words.unpack(qzeros, bits, outputs) + less) & scheme.top_code
+    return QuantizedWeight(
+        codes=words.unpack(qweight.T, bits, inputs),
+        zeros=zeros.T.contiguous(),
+        scales=take(tensors, "scales", (groups, outputs), *_SCALES).T.contiguous(),
+        scheme=scheme,
+        group_index=_group_index(tensors, inputs, groups),
+    )
+
+
+def _group_index(tensors: Mapping[str, Tensor], inputs: int, groups: int) -> Tensor | None:
+    """Read the group of every input; None where groups are consecutive inputs."""
+    if "g_idx" not in tensors:
+        return None
+    index = take(tensors, "g_idx", (inputs,), torch.int32, torch.int64).to(torch.int64)
+    if int(index.min()) < 0 or int(index.max()) >= groups:
+        raise InputError(
+            f"g_idx names groups {int(index.min())} to {int(index.max())}, and there are {groups}"
+        )
+    return None if torch.equal(index, _consecutive(inputs, groups)) else index
+
+
+def _consecutive(inputs: int, groups: int) -> Tensor:
+    return torch.arange(inputs) // (inputs // groups)
+
+
+def config(
+    scheme: QuantScheme, left_out: Sequence[str], extras: Collection[Extra] = ()
+) -> dict[str, Any]:
+    """See `quantcore.formats.tensors.Format.config`.
+
+    ``dynamic`` is GPTQModel's way to leave modules out, which vLLM reads too: patterns that begin
+    with ``-:`` name those that are not packed.
+    """
+    return {
+        "quant_method": METHOD,
+        "bits": scheme.bits,
+        "group_size": scheme.group_size or -1,
+        "desc_act": "group_index" in extras,
+        "sym": scheme.symmetric,
+        "lm_head": False,
+        "checkpoint_format": "gptq",
+        **({"dynamic": {f"-:^{_escaped(name)}$": {} for name in left_out}} if left_out else {}),
+    }
+
+
+def _escaped(name: str) -> str:
+    return name.replace(".", r"\.")
+
+
+def scheme(config: Mapping[str, Any]) -> QuantScheme:
+    """See `quantcore.formats.tensors.Format.scheme`."""
+    layout = config.get("checkpoint_format", "gptq")
+    if layout not in ("gptq", "gptq_v2"):
+        raise InputError(f"GPTQ's checkpoint_format {layout!r} is not read here")
+    return scheme_of(
+        number(config, "bits"), number(config, "group_size"), symmetric=config.get("sym") is True
+    )
