@@ -1,1 +1,1 @@
-"""The ground floor: scheme, grid, model structure, calibration, the block walk, checkpoints."""
+"""The ground floor has scheme, grid, model structure, calibration, the block walk, checkpoints."""

@@ -1,4 +1,4 @@
-"""Calibrate once, quantize many: one pass over the text leaves H, mean |x| and a token count.
+"""One calibration pass serves many quantizations: it leaves H, mean |x| and a token count.
 
 The pass walks the model block by block, so that only one block's activations and statistics are
 alive at a time. Statistics depend on no bits, group size or method.
@@ -24,7 +24,7 @@ token reached (an expert that no router chose) is not among them."""
 
 
 class _Accumulator:
-    """It sums over the tokens of one input, in float32."""
+    """An accumulator sums over the tokens of one input, in float32."""
 
     def __init__(self, features: int, device: torch.device) -> None:
         self.gram = torch.zeros(features, features, device=device)
@@ -48,7 +48,7 @@ class _Accumulator:
 
 
 class BlockWalk:
-    """It takes the calibration sequences through the model, block by block."""
+    """A block walk takes the calibration sequences through the model, block by block."""
 
     def __init__(
         self, model: nn.Module, structure: Structure, tokens: Tensor, *, batch_size: int
@@ -107,7 +107,7 @@ class BlockWalk:
 
 
 class StatsStore:
-    """It keeps the statistics of every block: in memory, or in a folder when they would not fit.
+    """A store keeps the statistics of all blocks: in memory, or in a folder if they would not fit.
 
     In the folder a block is one safetensors file that holds the upper triangle of each H. It is
     written whole or not at all, so a killed pass goes on where it stopped.
@@ -121,7 +121,7 @@ class StatsStore:
             folder.mkdir(parents=True, exist_ok=True)
 
     def __contains__(self, index: int) -> bool:
-        """Whether block ``index`` has been calibrated."""
+        """Say whether block ``index`` has been calibrated."""
         return index in self._memory or (
             self._folder is not None and self._path(self._folder, index).is_file()
         )
@@ -179,7 +179,7 @@ def calibrate(
     batch_size: int,
     done: Callable[[int], None] = lambda index: None,
 ) -> None:
-    """One pass: fill ``store`` with the statistics of every block that it does not have yet.
+    """Fill ``store``, in one pass, with the statistics of every block that it does not have yet.
 
     Args:
         model: the unquantized model, on its device.

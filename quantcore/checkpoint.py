@@ -43,7 +43,7 @@ _BLOCK = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """It is a model ready to be measured, with what identifies it."""
+    """A loaded model is ready to be measured, and carries what identifies it."""
 
     name: str
     """What the user asked for."""
@@ -70,19 +70,19 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Give the device where the weights are."""
         device: torch.device = next(self.model.parameters()).device
         return device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the model runs in."""
+        """Give the dtype that the model runs in."""
         dtype: torch.dtype = next(self.model.parameters()).dtype
         return dtype
 
     @property
     def context(self) -> int | None:
-        """The most tokens the model takes, if its configuration says."""
+        """Give the most tokens that the model takes, if its configuration says."""
         return getattr(self.model.config, "max_position_embeddings", None)
 
 
@@ -302,7 +302,7 @@ def _read_model(folder: Path, dtype: torch.dtype | None) -> tuple[PreTrainedMode
 
 
 def _refuse_other_weights(told: dict[str, Any], folder: Path, *, decoded: set[str]) -> None:
-    """Weights of another shape than config.json's, or none, were made up by Transformers."""
+    """Refuse weights of another shape than config.json's, or none: Transformers made them up."""
     if told["mismatched_keys"]:
         key, shape, expected = sorted(told["mismatched_keys"])[0]
         raise InputError(
@@ -346,7 +346,7 @@ def configuration_of(folder: Path) -> str:
 
 
 def _states(paths: list[Path]) -> list[tuple[int, int, int]]:
-    """What changes when a file is written or replaced."""
+    """Give of each file what changes when it is written or replaced."""
     stats = [path.stat() for path in paths]
     return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats]
 
@@ -415,7 +415,7 @@ def _stored_dtype(paths: list[Path]) -> torch.dtype:
 
 
 def _refuse_unused_blocks(unexpected: set[str], model: nn.Module, folder: Path) -> None:
-    """Weights of blocks that config.json does not count would silently be left out."""
+    """Refuse weights of blocks that config.json does not count: they would silently be left out."""
     count = getattr(model.config, "num_hidden_layers", None)
     extra = sorted(k for k in unexpected if (m := _BLOCK.search(k)) and int(m[1]) >= (count or 0))
     if extra:
@@ -426,7 +426,7 @@ def _refuse_unused_blocks(unexpected: set[str], model: nn.Module, folder: Path) 
 
 
 def _first_line(error: Exception) -> str:
-    """What an error says, without the pages that some libraries add."""
+    """Say what an error says, without the pages that some libraries add."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1])
     return (text[:300] + "..." if len(text) > 300 else text) or type(error).__name__
@@ -444,7 +444,7 @@ def _check_finite(model: nn.Module, folder: Path) -> None:
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """The files that decide how text becomes tokens."""
+    """List the files that decide how text becomes tokens."""
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
     return [folder / name for name in names if (folder / name).is_file()]
 

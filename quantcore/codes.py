@@ -31,7 +31,7 @@ FILE = "awq_bench/codes.safetensors"  # loaders of weights take every such file 
 
 
 def halves(scheme: QuantScheme, in_features: int) -> bool:
-    """Whether codes are kept two to a byte."""
+    """Say whether codes are kept two to a byte."""
     return scheme.bits <= 4 and in_features % 2 == 0
 
 
@@ -46,19 +46,19 @@ def one_to_a_byte(packed: Tensor) -> Tensor:
 
 
 class Keeper:
-    """Collects the weights of a model as they are quantized, packed, on the CPU."""
+    """A keeper collects a model's weights as they are quantized, packed, on the CPU."""
 
     name = "hf"
     """The folder's format is called so."""
     weights = "dequantized"
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Begin without weights."""
         self.tensors: dict[str, Tensor] = {}
         self._scheme = ""
 
     def keep(self, name: str, weight: QuantizedWeight) -> None:
-        """Take one; see `quantcore.quantize.quantize_model`."""
+        """Take one weight; see `quantcore.quantize.quantize_model`."""
         codes = weight.codes.cpu()
         packed = halves(weight.scheme, codes.shape[1])
         self._scheme = weight.scheme.name

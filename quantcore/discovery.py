@@ -121,7 +121,7 @@ def discover(model: nn.Module, *, exclude: Sequence[str] = ()) -> Structure:
 
 @dataclass(frozen=True, kw_only=True)
 class _Reading:
-    """It is what a probe read off a block: the same for all blocks of its shape."""
+    """A reading is what a probe read off a block: the same for all blocks of its shape."""
 
     matrices: Mapping[str, Matrix]
     groups: tuple[LinearGroup, ...]
@@ -131,7 +131,7 @@ class _Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """It is what one run of a probe saw."""
+    """A run is what a probe saw when it ran its block once."""
 
     output: Tensor
     inputs: dict[str, Tensor]
@@ -143,7 +143,7 @@ class _Run:
 
 
 class _Probe:
-    """It is a float64 copy of a block, on the CPU, with random hidden states to run it on."""
+    """A probe is a float64 copy of a block, on the CPU, with random hidden states to run it on."""
 
     def __init__(self, module: nn.Module, call: BlockCall, shape: torch.Size) -> None:
         def to_double(value: Any) -> Any:
@@ -296,7 +296,7 @@ class _Probe:
         return name if matrix.expert is None else f"{matrix.parameter}.{expert}"
 
     def _is_router(self, name: str) -> bool:
-        """Whether a matrix only weighs experts: no more outputs than there are of them."""
+        """Say whether a matrix only weighs experts: no more outputs than there are of them."""
         matrix = self.matrices[name]
         return matrix.expert is None and len(matrix.of(self.module)) <= self.expert_count
 
@@ -401,7 +401,7 @@ class _Probe:
         return passing
 
     def _rows(self, writer: str, straight: Tensor, reader: str) -> Tensor | None:
-        """Which row of ``writer`` writes which channel of ``reader``'s input, if one row does each.
+        """Find the row of ``writer`` for each channel of ``reader``'s input, if one row writes it.
 
         Every row that passes is scaled by a factor of its own, close to 1 so that no router changes
         its mind; what each channel changes by tells its row.
@@ -433,7 +433,7 @@ class _Probe:
         return rows
 
     def _norm_offset(self, name: str) -> float:
-        """What the norm adds to its weight before it multiplies: 0, or 1 in Gemma's.
+        """Give what the norm adds to its weight before it multiplies: 0, or 1 in Gemma's.
 
         Raises:
             InputError: its output is no multiple of weight + constant.
@@ -463,7 +463,7 @@ class _Probe:
         return offset
 
     def _fold_preserves(self, absorber: Absorber, consumers: Sequence[str]) -> bool:
-        """Fold random scales in: the block's output must stay what it was. Undone afterwards."""
+        """Fold random scales in, say whether the block's output stays what it was, and undo it."""
         if absorber.kind == "norm":
             module = self.norms[absorber.name]
             touched = list(module.parameters())

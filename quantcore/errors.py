@@ -16,7 +16,7 @@ _setting_name: ContextVar[Callable[[str], str]] = ContextVar("setting_name", def
 
 
 class InputError(ValueError):
-    """It says that usage or input is bad: its message names the value found, the rule, and the fix.
+    """Usage or input is bad: the message names the value found, the rule, and the fix.
 
     Attributes:
         setting: the field of a request that was refused; None where it was not a setting.
@@ -65,7 +65,7 @@ def settings_called(names: Callable[[str], str]) -> Iterator[None]:
 
 @contextmanager
 def writing(place: object, fix: str) -> Iterator[None]:
-    """What the system refuses meanwhile is the user's to mend: no room, no rights, no folder.
+    """Have the user told of what the system refuses meanwhile: no room, no rights, no folder.
 
     A file that is not there is no such thing: what is written into was made before.
 
@@ -85,7 +85,7 @@ def writing(place: object, fix: str) -> Iterator[None]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` if a known name is close, with the known names, for a message."""
+    """Write ``did you mean 'x'?`` for a message if a known name is close, and the known names."""
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""

@@ -69,7 +69,7 @@ def without(blocks: Sequence[Block], patterns: Sequence[str]) -> tuple[list[Bloc
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a pattern is for the linear of that full name."""
+    """Say whether a pattern is for the linear of that full name."""
     if _has_wildcards(pattern):
         return fnmatchcase(name, pattern)
     return f".{pattern}." in f".{name}."

@@ -116,7 +116,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, without a byte order mark.
+    """Read the text of a file, without a byte order mark.
 
     A pipe or a device is refused: reading one may never end.
 
@@ -134,7 +134,7 @@ def read_text(path: Path) -> str:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder for temporary files, removed at the end.
+    """Make a folder for temporary files, removed at the end.
 
     What processes left that were killed goes first: its name says whose it was.
     """
@@ -151,7 +151,7 @@ def scratch() -> Iterator[Path]:
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether a file is what a process left that was killed while it wrote with `whole`."""
+    """Say whether a file is what a process left that was killed while it wrote with `whole`."""
     return path.name.startswith(_BEGINNING) and path.name.endswith(UNFINISHED)
 
 

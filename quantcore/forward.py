@@ -16,7 +16,7 @@ from quantcore.structure import Matrix, block_list
 
 
 class Watch(TorchFunctionMode):
-    """It sees every product of a tensor with one of a module's matrices, whoever computes it.
+    """A watch sees every product of a tensor with one of a module's matrices, whoever computes it.
 
     ``with Watch(block, seen): run(block)`` calls ``seen(matrix, x, y)`` for each y = x W^T, be it
     of an nn.Linear, a Conv1D, a router's bare weight or one expert's slice of a three-dimensional
@@ -96,7 +96,7 @@ def experts_one_by_one(model: nn.Module) -> Iterator[None]:
 
 @dataclass
 class BlockCall:
-    """It is how a model calls one of its blocks: what comes after the hidden states."""
+    """A call says how a model calls one of its blocks: what comes after the hidden states."""
 
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
@@ -111,7 +111,7 @@ class BlockCall:
 
 
 class _Captured(Exception):
-    """Ends a forward pass once every block's call is known."""
+    """A forward pass ends here once every block's call is known."""
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class InputStats:
-    """It holds sums over every calibration token x of one input tensor with K channels."""
+    """An input's statistics are sums over every calibration token x of a tensor with K channels."""
 
     gram: Tensor
     """H = X^T X, float32 [K, K]; not divided by the token count."""

@@ -20,7 +20,7 @@ from quantcore.scheme import QuantScheme
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedWeight:
-    """It is one linear's weight, quantized and unpacked (N outputs, K inputs, G to a group)."""
+    """A quantized weight holds one linear's codes, unpacked (N outputs, K inputs, G to a group)."""
 
     codes: Tensor
     """uint8 [N, K]"""

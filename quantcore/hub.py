@@ -1,4 +1,4 @@
-"""Whether the hub is there is asked once, in seconds, instead of through minutes of retries."""
+"""The hub is asked once, in seconds, whether it is there, instead of through minutes of retries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TIMEOUT_S = 3.0
 
 @functools.cache
 def unreachable() -> str | None:
-    """Why the hub cannot be reached, or None if it can (or lies behind a proxy that may know)."""
+    """Say why the hub cannot be reached; None if it can (or lies behind a proxy that may know)."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:

@@ -23,7 +23,7 @@ Extra = Literal["group_index", "input_scales"]
 
 @dataclass(frozen=True, kw_only=True)
 class GroupTask:
-    """It is one group of linears, as a method gets it."""
+    """A task is one group of linears, as a method gets it."""
 
     group: LinearGroup
     """The linears that share the input, who can absorb its scales, which rows write queries."""
@@ -38,7 +38,7 @@ class GroupTask:
 
     @property
     def statistics(self) -> InputStats:
-        """The statistics are there for methods that asked for them."""
+        """Give the statistics, which are there for methods that asked for them."""
         if self.stats is None:
             raise RuntimeError(f"no calibration statistics for {self.group.linears}")
         return self.stats
@@ -46,7 +46,7 @@ class GroupTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """It is what quantizing takes, in units that a machine can be timed by."""
+    """Work is what quantizing takes, in units that a machine can be timed by."""
 
     product_flop: float = 0.0
     """Operations of float32 matrix products and factorizations."""
@@ -56,7 +56,7 @@ class Work:
     """Turns of a loop of a few calls each, of which every one waits for the one before."""
 
     def __add__(self, other: Work) -> Work:
-        """Do both, one after the other."""
+        """Add the work of two steps that are done one after the other."""
         return Work(
             product_flop=self.product_flop + other.product_flop,
             rounded=self.rounded + other.rounded,
@@ -65,7 +65,7 @@ class Work:
 
 
 class Method(Protocol):
-    """It chooses scales for a block (phase 1), then rounds its weights (phase 2).
+    """A method chooses scales for a block (phase 1), then rounds its weights (phase 2).
 
     All groups of a block are folded before any is rounded, because a fold changes the rows of
     the weight that absorbs it (v_proj takes o_proj's scales).
@@ -73,18 +73,18 @@ class Method(Protocol):
 
     @property
     def name(self) -> str:
-        """It is what the user types."""
+        """Give the name that the user types."""
 
     @property
     def calibration(self) -> CalibrationKind:
-        """Whether statistics are needed, and if so of the original or the quantized prefix."""
+        """Say whether statistics are needed, and if so of the original or the quantized prefix."""
 
     @property
     def extras(self) -> frozenset[Extra]:
         """Name what its weights keep beside codes, scales and zero points."""
 
     def settings(self) -> dict[str, object]:
-        """It is all that decides the result, for the record and the cell's hash."""
+        """Give all that decides the result, for the record and the cell's hash."""
 
     def fold(self, fold: Fold, tasks: Sequence[GroupTask]) -> Tensor | None:
         """Choose positive scales [K] to divide the inputs by and multiply the weights by.
@@ -101,7 +101,7 @@ class Method(Protocol):
     def work(
         self, group: LinearGroup, rows: Mapping[str, int], scheme: QuantScheme
     ) -> tuple[Work, Work]:
-        """What one group's share of `fold`, and its `round`, take; from shapes alone.
+        """Say what one group's share of `fold`, and its `round`, take; from shapes alone.
 
         Args:
             group: that is quantized; K is its ``in_features``.

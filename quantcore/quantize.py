@@ -21,7 +21,7 @@ from quantcore.structure import Block, LinearGroup, Structure, fold
 
 @dataclass
 class QuantizationReport:
-    """It says what quantizing a model did, linear by linear."""
+    """A report says what quantizing a model did, linear by linear."""
 
     relative_losses: dict[str, float] = field(default_factory=dict)
     """tr(E H E^T) / tr(W H W^T) of every linear, in the units of the original weights."""
@@ -37,12 +37,12 @@ class QuantizationReport:
 
     @property
     def quantize_s(self) -> float:
-        """Quantizing took so many seconds: own calibration, folding and rounding."""
+        """Give the seconds that quantizing took: own calibration, folding and rounding."""
         return self.fold_s + self.round_s + self.calibrate_s
 
 
 class Snapshot:
-    """It keeps the blocks' original parameters, on the CPU, to be put back after each cell."""
+    """A snapshot keeps the blocks' original parameters on the CPU, to put back after each cell."""
 
     def __init__(self, structure: Structure) -> None:
         """Copy every parameter of every block."""
@@ -231,7 +231,7 @@ def _install(
 
 
 def loss_work(group: LinearGroup, rows: Mapping[str, int]) -> Work:
-    """What the loss and the signal of a group's linears take, where there are statistics."""
+    """Say what the loss and the signal of a group's linears take, where there are statistics."""
     return Work(product_flop=2 * symmetric_flop(sum(rows.values()), group.in_features))
 
 

@@ -15,7 +15,7 @@ GRAMMAR_TEXT = "int<bits>-(g<size>|channel)[-sym], for example int4-g128 or int8
 
 @dataclass(frozen=True, kw_only=True)
 class QuantScheme:
-    """It is a uniform grid of ``2**bits`` levels for every group of weights of one output."""
+    """A scheme is a uniform grid of ``2**bits`` levels for every group of weights of one output."""
 
     bits: int
     """2 to 8."""
@@ -55,13 +55,13 @@ class QuantScheme:
 
     @property
     def name(self) -> str:
-        """The name that `parse` reads."""
+        """Give the name that `parse` reads."""
         group = "channel" if self.group_size is None else f"g{self.group_size}"
         return f"int{self.bits}-{group}{'-sym' if self.symmetric else ''}"
 
     @property
     def top_code(self) -> int:
-        """It is the largest code, ``2**bits - 1``."""
+        """Give the largest code, ``2**bits - 1``."""
         return int(2**self.bits) - 1
 
     def group_of(self, in_features: int) -> int:

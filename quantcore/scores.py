@@ -32,10 +32,10 @@ _SOFTMAXES = frozenset({functional.softmax, torch.softmax, Tensor.softmax})
 
 
 class ScoreWatch(TorchFunctionMode):
-    """Keeps the query and key of every attention call, and the input of every softmax."""
+    """A watch keeps the query and key of every attention call, and the input of every softmax."""
 
     def __init__(self) -> None:
-        """Nothing was seen yet."""
+        """Begin with nothing seen."""
         super().__init__()
         self.attended: list[tuple[Tensor, Tensor]] = []
         self.normalized: list[Tensor] = []
@@ -55,7 +55,7 @@ class ScoreWatch(TorchFunctionMode):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRows:
-    """It says which rows of a block's matrices write queries and keys."""
+    """Score rows are those rows of a block's matrices that write queries and keys."""
 
     rows: Mapping[str, Tensor]
     """bool [N], by matrix, for those that have any."""
@@ -96,7 +96,7 @@ def score_rows(
 
 
 class _Graph:
-    """It knows how tensors depend on what matrices wrote."""
+    """A graph knows how tensors depend on what matrices wrote."""
 
     def __init__(self, written: Mapping[str, Sequence[Tensor]]) -> None:
         self._names = [name for name, parts in written.items() for _ in parts]
@@ -120,7 +120,7 @@ class _Graph:
         return found
 
     def joins_tokens(self, tensor: Tensor) -> bool:
-        """Whether a tensor's last row depends on what a matrix wrote at several tokens."""
+        """Say whether a tensor's last row depends on what a matrix wrote at several tokens."""
         last = tensor.reshape(-1, tensor.shape[-1])[-1]
         return any(
             gradient is not None and int(gradient.flatten(0, -2).any(-1).sum()) > 1
@@ -128,5 +128,5 @@ class _Graph:
         )
 
     def depends(self, tensor: Tensor, on: Sequence[Tensor]) -> bool:
-        """Whether a tensor was computed from any of these."""
+        """Say whether a tensor was computed from any of these."""
         return any(gradient is not None for gradient in self._gradients(tensor, on))

@@ -19,7 +19,7 @@ from quantcore.scheme import QuantScheme
 
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
-    """It is one weight matrix W [N, K] of a block, however its module keeps it."""
+    """A matrix is one weight W [N, K] of a block, however its module keeps it."""
 
     name: str
     """Within the block: ``self_attn.q_proj``, ``mlp.experts.down_proj.3``."""
@@ -50,7 +50,7 @@ class Matrix:
 
 @dataclass(frozen=True, kw_only=True)
 class Absorber:
-    """It is the operation before, which is divided by its readers' scales."""
+    """An absorber is the operation before, which is divided by its readers' scales."""
 
     name: str
     """The module's name within the block (a norm's), or the matrix's."""
@@ -71,7 +71,7 @@ class Absorber:
 
 @dataclass(frozen=True, kw_only=True)
 class LinearGroup:
-    """Its matrices share one input of K channels, and so its statistics."""
+    """A group's matrices share one input of K channels, and so its statistics."""
 
     index: int
     """Its number within the block."""
@@ -90,7 +90,7 @@ class LinearGroup:
 
     @property
     def label(self) -> str:
-        """People read this short name: ``q_proj+k_proj+v_proj``, ``down_proj.3``."""
+        """Give the short name that people read: ``q_proj+k_proj+v_proj``, ``down_proj.3``."""
 
         def short(name: str) -> str:
             parts = name.split(".")
@@ -101,20 +101,20 @@ class LinearGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """It is one absorber and all groups that must take the same scales: experts share a norm."""
+    """A fold is an absorber and all groups that must take the same scales: experts share a norm."""
 
     absorber: Absorber
     groups: tuple[LinearGroup, ...]
 
     @property
     def consumers(self) -> tuple[str, ...]:
-        """Every matrix that reads what the absorber writes, quantized or not."""
+        """List every matrix that reads what the absorber writes, quantized or not."""
         return tuple(name for group in self.groups for name in group.consumers)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """It is one transformer block in its model."""
+    """A block is one transformer block in its model."""
 
     name: str
     """Its name within the model, such as ``model.layers.3``."""
@@ -129,7 +129,7 @@ class Block:
 
     @property
     def folds(self) -> tuple[Fold, ...]:
-        """The groups stand together by who absorbs their scales."""
+        """Put the groups together by who absorbs their scales."""
         shared: dict[str, list[LinearGroup]] = {}
         for group in self.groups:
             if group.absorber is not None:
@@ -143,7 +143,7 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class Structure:
-    """It has all blocks of a model, and what stays outside."""
+    """A structure has all blocks of a model, and what stays outside."""
 
     blocks: tuple[Block, ...]
     exempt: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""This package knows which releases of others it was tried with, and which are installed."""
+"""Versions say which releases of other packages were tried, and which are installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OUTSIDE = 3
 
 
 def installed(package: str) -> str | None:
-    """The version of a distribution that is installed; None if it is not."""
+    """Give the version of a distribution that is installed; None if it is not."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -24,7 +24,7 @@ def installed(package: str) -> str | None:
 
 
 def _declared() -> list[Requirement]:
-    """What this package requires, extras too; nothing where it is not installed itself."""
+    """List what this package requires, extras too; nothing where it is not installed itself."""
     try:
         return [Requirement(line) for line in metadata.requires(DISTRIBUTION) or []]
     except metadata.PackageNotFoundError:
@@ -49,7 +49,7 @@ def need(package: str, *, extra: str, what: str) -> None:
 
 
 def tried(package: str) -> SpecifierSet:
-    """The releases of a distribution that this package declares: those that it was run with.
+    """Give the releases of a distribution that this package declares: those that it was run with.
 
     Empty where nothing is declared of it, or this package itself is not installed.
     """

@@ -16,7 +16,7 @@ from quantcore.errors import InputError, Unwritable, setting_name, writing
 
 
 class WholeFolder:
-    """Write into ``tmp`` of ``with WholeFolder(out) as tmp``; it becomes ``out`` if all goes well.
+    """``with WholeFolder(out) as tmp`` gives a folder that becomes ``out`` if all goes well.
 
     ``tmp`` lies beside ``out`` and is locked: no other process writes the same ``out`` meanwhile,
     and what one leaves that is killed goes with the next.
