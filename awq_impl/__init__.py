@@ -1,4 +1,4 @@
-"""AWQ, activation-aware weight quantization (arXiv 2306.00978), written from scratch.
+"""AWQ, activation-aware weight quantization (arXiv 2306.00978), is written here from scratch.
 
 Read in the order the paper tells it: `awq_impl.salience` (which channels matter),
 `awq_impl.search` (how far to scale them up), `awq_impl.clip` (where to cut ranges off), and

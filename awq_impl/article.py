@@ -1,4 +1,4 @@
-"""AWQ as the article "AWQ Deep Dive" tells it: scales of every weight group, kept beside the codes.
+"""AWQ is done here as the article "AWQ Deep Dive" tells it: the scales stay beside the codes.
 
 The paper searches one exponent for a whole group of linears and folds the scales into the operation
 before. The article (steps 1 to 3) searches one exponent for each weight group of G input channels
@@ -39,7 +39,7 @@ _SMALLEST, _LARGEST = 2.0**-14, 2.0**15
 
 @dataclass(frozen=True, kw_only=True)
 class GroupScales:
-    """What the search chose for every weight group of one linear, and what it saw."""
+    """Group scales hold what the search chose for a linear's weight groups, and what it saw."""
 
     scales: Tensor
     """float32 [K], positive, exactly as the scheme's scale dtype stores them."""
@@ -52,7 +52,7 @@ class GroupScales:
 
 
 def channel_importance(stats: InputStats) -> Tensor:
-    """E[x_j^2] = H_jj / tokens of every input channel, float32 [K] (the article's step 1).
+    """Give E[x_j^2] = H_jj / tokens of every input channel, float32 [K] (the article's step 1).
 
     With independent channels the output error is E[dy_i^2] = sum_j dW_ij^2 E[x_j^2]: this is the
     weight that the square of a rounding error gets. It is an average over tokens, whatever the
@@ -62,7 +62,7 @@ def channel_importance(stats: InputStats) -> Tensor:
 
 
 def group_scales(importance: Tensor, ratio: float, group_size: int, dtype: torch.dtype) -> Tensor:
-    """S = importance^ratio over its geometric mean in the group, float32 [K]; ones for ratio 0.
+    """Give importance^ratio over its geometric mean in the group, float32 [K]; ones for ratio 0.
 
     The geometric mean is exp of the mean of logs, taken once. Importances below 1e-8 of the
     group's mean count as that much, and scales stay within 2^-14 .. 2^15.
@@ -81,7 +81,7 @@ def group_scales(importance: Tensor, ratio: float, group_size: int, dtype: torch
 
 
 def within_group_losses(error: Tensor, blocks: Tensor) -> Tensor:
-    """Sum over output channels of e_g H_gg e_g^T for every group g, [K/G].
+    """Sum e_g H_gg e_g^T over the output channels for every group g, [K/G].
 
     Args:
         error: of the weights, [N, K].
@@ -92,14 +92,14 @@ def within_group_losses(error: Tensor, blocks: Tensor) -> Tensor:
 
 
 def ratios(steps: int) -> list[float]:
-    """These exponents are tried; 0, s = 1, comes first."""
+    """List the exponents that are tried; 0, s = 1, comes first."""
     return [step / steps for step in range(steps + 1)]
 
 
 def search_group_scales(
     weight: Tensor, stats: InputStats, scheme: QuantScheme, *, steps: int = 20
 ) -> GroupScales:
-    """The best of `ratios` for every weight group (the article's step 2).
+    """Find the best of `ratios` for every weight group (the article's step 2).
 
     All groups are tried at once, each keeps its own best. Ratio 0 is s = 1, plain rounding, so no
     group's loss is ever above it.
@@ -167,13 +167,13 @@ def awq_quantize(weight: Tensor, scales: Tensor, scheme: QuantScheme) -> Quantiz
 
 
 def awq_dequantize(quantized: QuantizedWeight) -> Tensor:
-    """The weights that are served, float32 [N, K]: ``(codes - zeros) * scales / input_scales``."""
+    """Decode what is served, float32 [N, K]: ``(codes - zeros) * scales / input_scales``."""
     return quantized.dequantize()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArticleAWQ:
-    """``awq-article``: nothing is folded, every linear carries 16 more bits per input channel.
+    """``awq-article`` folds nothing; every linear carries 16 more bits per input channel.
 
     It therefore also scales inputs that no operation before can absorb. Serving it costs one
     division per input channel, which the folded `awq_impl.method.AWQ` does not need.
@@ -183,12 +183,12 @@ class ArticleAWQ:
 
     @property
     def name(self) -> str:
-        """It is what the user types."""
+        """Give the name that the user types."""
         return "awq-article"
 
     @property
     def calibration(self) -> CalibrationKind:
-        """It reads the statistics of the original model."""
+        """Ask for the statistics of the original model."""
         return "shared"
 
     @property
@@ -197,11 +197,11 @@ class ArticleAWQ:
         return frozenset({"input_scales"})
 
     def settings(self) -> dict[str, object]:
-        """The steps of the search decide the result."""
+        """Give the number of the search's steps, which decides the result."""
         return {"steps": self.steps}
 
     def fold(self, fold: Fold, tasks: Sequence[GroupTask]) -> Tensor | None:
-        """Scales stay beside the weights."""
+        """Fold nothing: scales stay beside the weights."""
         return None
 
     def round(self, task: GroupTask) -> Mapping[str, QuantizedWeight]:
@@ -215,7 +215,7 @@ class ArticleAWQ:
     def work(
         self, group: LinearGroup, rows: Mapping[str, int], scheme: QuantScheme
     ) -> tuple[Work, Work]:
-        """Every ratio is scored within the groups; then the weights are rounded."""
+        """Count every ratio's scoring within the groups, then the rounding."""
         weights = sum(rows.values()) * group.in_features
         tried = len(ratios(self.steps))
         return Work(), Work(

@@ -20,20 +20,20 @@ _PER_WORD = 8
 
 @dataclass(frozen=True, kw_only=True)
 class StoredTensor:
-    """It says of which shape and type one tensor of a checkpoint is."""
+    """A stored tensor says of which shape and type one tensor of a checkpoint is."""
 
     shape: tuple[int, int]
     dtype: torch.dtype
 
     @property
     def bits(self) -> int:
-        """It takes so many bits."""
+        """Count the bits of the tensor."""
         item = 32 if self.dtype is torch.int32 else torch.finfo(self.dtype).bits
         return self.shape[0] * self.shape[1] * item
 
 
 def autoawq_shapes(n: int, k: int, group_size: int) -> dict[str, StoredTensor]:
-    """How AutoAWQ stores a linear of N outputs and K inputs with groups of G inputs.
+    """Say how AutoAWQ stores a linear of N outputs and K inputs with groups of G inputs.
 
     The weight is transposed: inputs go down, outputs across, and eight neighbouring outputs share
     an int32. ``qweight`` int32 [K, N/8], ``qzeros`` int32 [K/G, N/8], ``scales`` float16 [K/G, N].

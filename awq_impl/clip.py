@@ -1,4 +1,4 @@
-"""Where to cut ranges off: a smaller range has finer steps, and its tails may not be worth it.
+"""Ranges are cut off where that loses least: smaller ones have finer steps, tails may cost less.
 
 For every output channel and weight group, ranges shrunk by a common factor are tried, and the one
 with the least output error wins. One group of weights g of one row adds e_g H_gg e_g^T to that
@@ -20,7 +20,7 @@ _SMALLEST = 0.5
 
 
 def factors(steps: int) -> list[float]:
-    """Ranges are shrunk by these: 1, 1 - 1/steps, ... down to a half."""
+    """List the factors that ranges are shrunk by: 1, 1 - 1/steps, ... down to a half."""
     return [1 - step / steps for step in range(round(steps * (1 - _SMALLEST)) + 1)]
 
 
@@ -31,7 +31,7 @@ def search_ranges(
     *,
     steps: int = 20,
 ) -> tuple[Tensor, Tensor]:
-    """The range ``[low, high]`` of every group that loses least, each float32 [N, K/G].
+    """Find the range ``[low, high]`` of every group that loses least, each float32 [N, K/G].
 
     `factors` shrink low and high together. The full range is the first candidate, so no group's own
     loss is ever above plain rounding's.

@@ -1,4 +1,4 @@
-"""AWQ as a method: search scales, fold them, clip, round."""
+"""AWQ is a method that searches scales, folds them, clips and rounds."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ which the output error of either alone does not see. Structure tells which rows 
 
 @dataclass(frozen=True, kw_only=True)
 class AWQ:
-    """It is ``awq`` (scales only) and ``awq+clip`` (the same scales, then ranges clipped)."""
+    """AWQ is ``awq`` (scales only) and ``awq+clip`` (the same scales, then ranges clipped)."""
 
     clip: bool = False
     steps: int = 20
 
     @property
     def name(self) -> str:
-        """It is what the user types."""
+        """Give the name that the user types."""
         return "awq+clip" if self.clip else "awq"
 
     @property
     def calibration(self) -> CalibrationKind:
-        """AWQ reads the statistics of the original model."""
+        """Ask for the statistics of the original model."""
         return "shared"
 
     @property
@@ -44,7 +44,7 @@ class AWQ:
         return frozenset()
 
     def settings(self) -> dict[str, object]:
-        """The steps of the search decide the result, and what is not clipped."""
+        """Give what decides the result: the steps of the search, and what is not clipped."""
         return {"steps": self.steps, "unclipped": UNCLIPPED if self.clip else None}
 
     def fold(self, fold: Fold, tasks: Sequence[GroupTask]) -> Tensor | None:
@@ -71,7 +71,7 @@ class AWQ:
     def work(
         self, group: LinearGroup, rows: Mapping[str, int], scheme: QuantScheme
     ) -> tuple[Work, Work]:
-        """Candidates are scored where scales can be folded, then those of ranges within groups."""
+        """Count scored candidates where scales can be folded, then scored ranges within groups."""
         count, inputs = sum(rows.values()), group.in_features
         fold, rounding = Work(), Work(rounded=count * inputs)
         if group.absorber is not None:
@@ -89,6 +89,6 @@ class AWQ:
 
 
 def clipped_rows(group: LinearGroup, name: str, count: int) -> Tensor:
-    """Which of a linear's rows have their ranges clipped, int64: those beside queries and keys."""
+    """List a linear's rows whose ranges are clipped, int64: all that write no queries or keys."""
     kept = group.score_rows.get(name)
     return torch.arange(count) if kept is None else (~kept).nonzero()[:, 0]

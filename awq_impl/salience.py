@@ -1,4 +1,4 @@
-"""Which channels matter: those that meet large activations (section 3.1 of the paper)."""
+"""Those channels matter that meet large activations (section 3.1 of the paper)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def activation_salience(mean_abs: Tensor) -> Tensor:
 
 
 def weight_salience(weight: Tensor, scheme: QuantScheme) -> Tensor:
-    """How large each channel's weights are beside the others of their groups, float32 [K].
+    """Tell how large each channel's weights are beside the others of their groups, float32 [K].
 
     |w| over its group's largest, averaged over the output channels: near 1 where a channel sets
     the range of its groups, so that scaling it up would coarsen the grid of all its neighbours.

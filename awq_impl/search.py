@@ -1,4 +1,4 @@
-"""How far to scale: a grid search on the exact output error (section 3.2 of the paper).
+"""A grid search on the exact output error tells how far to scale (section 3.2 of the paper).
 
 Scaling input channel j of W by s_j and dividing x_j by it leaves the function as it is, but moves
 the rounding: the served weight is Q(W s) / s. The loss is the output error over all calibration
@@ -23,7 +23,7 @@ from quantcore.scheme import QuantScheme
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleChoice:
-    """It holds the scales that lost least, and what the search saw."""
+    """A choice holds the scales that lost least, and what the search saw."""
 
     scales: Tensor
     """float32 [K], positive; ones if nothing was better than leaving the weights alone."""
@@ -170,7 +170,7 @@ def evaluations(count: int, rows: int) -> float:
 
 @dataclass(kw_only=True, eq=False)
 class _Runner:
-    """It is a candidate in the race, with its loss on the rows so far."""
+    """A runner is a candidate in the race, with its loss on the rows so far."""
 
     scales: Tensor
     exponent: float
