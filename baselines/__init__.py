@@ -1,1 +1,1 @@
-"""What AWQ is compared with: RTN and GPTQ."""
+"""RTN and GPTQ are the methods that AWQ is compared with."""

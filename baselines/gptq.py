@@ -1,4 +1,4 @@
-"""GPTQ (arXiv 2210.17323): round column by column, let the columns to come make up for the error.
+"""GPTQ (arXiv 2210.17323) rounds column by column and lets the columns to come make up for errors.
 
 With H = X^T X and U the upper triangular factor of its inverse, H^-1 = U^T U, rounding column j
 of W with error e_j = (w_j - q_j) / U_jj changes the columns k > j by  w_k -= e_j U_jk  (step 3 of
@@ -25,7 +25,7 @@ Order = Literal["off", "on", "static"]
 
 @dataclass(frozen=True, kw_only=True)
 class GPTQ:
-    """GPTQ with the inputs of the original model (``gptq``) or of the quantized one (``gptq+seq``).
+    """GPTQ reads inputs of the original model (``gptq``) or of the quantized one (``gptq+seq``).
 
     Attributes:
         sequential: statistics follow the quantized blocks before, as published; a calibration
@@ -45,13 +45,13 @@ class GPTQ:
 
     @property
     def name(self) -> str:
-        """It is what the user types."""
+        """Give the name that the user types."""
         order = "" if self.order == "on" else f"-{self.order}"
         return f"gptq{order}+seq" if self.sequential else f"gptq{order}"
 
     @property
     def calibration(self) -> CalibrationKind:
-        """It says which statistics are wanted."""
+        """Say which statistics are wanted."""
         return "sequential" if self.sequential else "shared"
 
     @property
@@ -60,11 +60,11 @@ class GPTQ:
         return frozenset({"group_index"} if self.order == "on" else ())
 
     def settings(self) -> dict[str, object]:
-        """Order, damping and block size decide the result."""
+        """Give what decides the result: order, damping and block size."""
         return {"order": self.order, "damping": self.damping, "block": self.block}
 
     def fold(self, fold: Fold, tasks: Sequence[GroupTask]) -> Tensor | None:
-        """GPTQ scales nothing."""
+        """Fold nothing: GPTQ does not scale."""
         return None
 
     def round(self, task: GroupTask) -> Mapping[str, QuantizedWeight]:
@@ -104,7 +104,7 @@ class GPTQ:
     def work(
         self, group: LinearGroup, rows: Mapping[str, int], scheme: QuantScheme
     ) -> tuple[Work, Work]:
-        """It takes a factorization, and K columns of which each updates those behind it.
+        """Count a factorization, and K columns of which each updates those behind it.
 
         Cholesky takes a third of K^3 operations, the inverse two thirds.
         """
@@ -277,7 +277,7 @@ def _round_columns(
 
 
 def _aligned(block: int, group: int) -> int:
-    """The block size that is used: whole groups, or a whole part of one."""
+    """Give the block size that is used: whole groups, or a whole part of one."""
     if group <= block:
         return block // group * group
     return next(size for size in range(block, 0, -1) if group % size == 0)

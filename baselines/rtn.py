@@ -1,4 +1,4 @@
-"""RTN: round to nearest, the baseline that ignores the activations."""
+"""RTN rounds to nearest: a baseline that ignores the activations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quantcore.structure import Fold, LinearGroup
 
 
 class RTN:
-    """Every weight goes to the nearest point of its group's own grid."""
+    """RTN sends every weight to the nearest point of its group's own grid."""
 
     name = "rtn"
     calibration = "none"
@@ -24,11 +24,11 @@ class RTN:
         return frozenset()
 
     def settings(self) -> dict[str, object]:
-        """There is nothing to set."""
+        """Give nothing: there is nothing to set."""
         return {}
 
     def fold(self, fold: Fold, tasks: Sequence[GroupTask]) -> Tensor | None:
-        """RTN scales nothing."""
+        """Fold nothing: RTN does not scale."""
         return None
 
     def round(self, task: GroupTask) -> Mapping[str, QuantizedWeight]:
@@ -38,5 +38,5 @@ class RTN:
     def work(
         self, group: LinearGroup, rows: Mapping[str, int], scheme: QuantScheme
     ) -> tuple[Work, Work]:
-        """Every weight is rounded once."""
+        """Count one rounding of every weight."""
         return Work(), Work(rounded=sum(rows.values()) * group.in_features)
