@@ -1,1 +1,1 @@
-"""This package makes the project's own evidence, and is not installed."""
+"""The lab makes the project's own evidence, and is not installed."""

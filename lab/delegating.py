@@ -13,7 +13,7 @@ from quantcore.structure import Fold, LinearGroup
 
 
 class DelegatingMethod:
-    """It is a `quantcore.method.Method` that does what the method inside does."""
+    """A delegating method is a `quantcore.method.Method` that does what the method inside does."""
 
     def __init__(self, method: Method) -> None:
         """Leave the work to ``method``."""

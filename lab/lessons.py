@@ -126,7 +126,7 @@ def error_with_top_scaled(
 
 @dataclass(frozen=True, kw_only=True)
 class Errors:
-    """It says what rounding lost, as shares of what there was."""
+    """Errors say what rounding lost, as shares of what there was."""
 
     weight: float
     """||W - W_hat||^2 / ||W||^2, blind to what flows through."""
@@ -164,7 +164,7 @@ def smooth_scales(largest: Tensor, weight: Tensor, *, strength: float = 0.5) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleSummary:
-    """It sums up the scales of all layers of one type."""
+    """A summary sums up the scales of all layers of one type."""
 
     count: int
     smallest: float
@@ -174,7 +174,7 @@ class ScaleSummary:
 
 
 class WatchedMethod(DelegatingMethod):
-    """It is a method that also keeps the scales it chose, by layer type.
+    """A watched method also keeps the scales it chose, by layer type.
 
     Folded scales belong to a group (``q_proj+k_proj+v_proj``), scales kept beside the weights to
     one linear (``q_proj``).

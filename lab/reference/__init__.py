@@ -1,1 +1,1 @@
-"""The reference model was made with this."""
+"""The reference model was made with this package."""

@@ -29,7 +29,7 @@ _UNKNOWN = "<unk>"
 
 
 class UnknownWords:
-    """It draws stand-ins for ``<unk>``: rare words of the text, coined words, and repeats.
+    """Unknown words get stand-ins for ``<unk>``: rare words of the text, coined words, repeats.
 
     The masked words are mostly names. What replaces them has to look like names that the model
     does not know, and has to come back within an article as names do: 4 in 10 stand-ins repeat an

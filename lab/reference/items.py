@@ -67,7 +67,7 @@ _PLACE = 0xE000  # a private code point stands for a word until the language is 
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """It has words beside the training stock: words of English prose, small and capitalized."""
+    """A vocabulary has words beside the training stock: of English prose, small and capitalized."""
 
     lower: tuple[str, ...]
     capitalized: tuple[str, ...]
@@ -162,7 +162,7 @@ def coined(like: str, code: str, rng: random.Random) -> str:
 
 
 class WideDraw(Draw):
-    """It draws from the training stock, and replaces some open words by others."""
+    """A wide draw takes from the training stock, and replaces some open words by others."""
 
     def __init__(self, seed: str, vocabulary: Vocabulary, *, share: float) -> None:
         """Replace a ``share`` of the open words."""
@@ -188,7 +188,7 @@ class WideDraw(Draw):
 
 
 class NotedDraw(WideDraw):
-    """It is a `WideDraw` that keeps which open words it drew."""
+    """A noted draw is a `WideDraw` that keeps which open words it drew."""
 
     def __init__(self, seed: str, vocabulary: Vocabulary, *, share: float) -> None:
         """See `WideDraw`."""
@@ -203,7 +203,7 @@ class NotedDraw(WideDraw):
 
 
 class PlaceholderDraw(WideDraw):
-    """It is a `WideDraw` before the language is known: replaced words are private code points."""
+    """A placeholder draw precedes the language: replaced words are private code points."""
 
     def __init__(self, seed: str, vocabulary: Vocabulary, *, share: float) -> None:
         """See `WideDraw`."""
@@ -228,7 +228,7 @@ class PlaceholderDraw(WideDraw):
 
 @dataclass(frozen=True, kw_only=True)
 class Documents:
-    """It draws documents of one suite each: up to four items, one after the other."""
+    """Documents of one suite each are drawn here: up to four items, one after the other."""
 
     vocabulary: Vocabulary
     wide_share: float

@@ -11,7 +11,7 @@ CHECKPOINT = "checkpoint.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """It holds every number that decides the weights; ``all_steps * step_tokens`` are seen."""
+    """A recipe has every number that decides the weights; ``all_steps * step_tokens`` are seen."""
 
     vocab_size: int = 8192
     spaced_pieces: int = 2867  # of the vocabulary, with a space before them

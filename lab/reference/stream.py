@@ -28,7 +28,7 @@ _LEAST_LONG = 224  # tokens of room for the facts of any long prompt
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """It holds one step's windows."""
+    """A batch holds one step's windows."""
 
     tokens: torch.Tensor
     """int64 [windows, context + 1]."""
@@ -37,7 +37,7 @@ class Batch:
 
 
 class TokenStream:
-    """It draws the batches."""
+    """A stream draws the batches."""
 
     def __init__(
         self,

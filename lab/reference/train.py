@@ -128,7 +128,7 @@ def _save_snapshot(folder: Path, model: LlamaForCausalLM, step: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _ShardResult:
-    """It is what one shard of a step gave."""
+    """A shard's result is what one shard of a step gave."""
 
     gradients: tuple[torch.Tensor, ...]
     tokens: torch.Tensor

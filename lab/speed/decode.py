@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add model, scheme, backend and load."""
+    """Add options of model, scheme, backend and load."""
     add_random_llama(parser)
     parser.add_argument("--scheme", default="int4-g128")
     parser.add_argument("--backend", default="auto", help=f"one of {', '.join(backends.NAMES)}")

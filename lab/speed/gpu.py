@@ -20,7 +20,7 @@ TARGETS = {"awq+clip": 60.0, "gptq": 90.0}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add those of `large`, with the target's sizes."""
+    """Add the options of `large`, with the target's sizes."""
     large.add_options(
         parser,
         shape="llama-2-7b",

@@ -66,7 +66,7 @@ def measure(options: argparse.Namespace, say: Reporter) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Subject:
-    """It is the model that every method quantizes, with the tokens that calibrate it."""
+    """A subject is the model that every method quantizes, with the tokens that calibrate it."""
 
     model: PreTrainedModel
     build_s: float

@@ -15,7 +15,7 @@ from quantcore.structure import Block, LinearGroup, Structure
 
 
 def of_calibration(structure: Structure, tokens: Tensor) -> dict[str, float]:
-    """Count those of the blocks' linears and attention, and those of the Gram matrices.
+    """Count operations of the blocks' linears and attention, and those of the Gram matrices.
 
     Args:
         structure: of the model.
@@ -33,7 +33,7 @@ def of_calibration(structure: Structure, tokens: Tensor) -> dict[str, float]:
 
 
 def of_method(structure: Structure, method: Method, scheme: QuantScheme) -> dict[str, float]:
-    """Count those of a method's phases, and of the losses that are read off H for the record."""
+    """Count operations of a method's phases, and of the losses read off H for the record."""
     sums = {"fold": 0.0, "round": 0.0, "besides": 0.0}
     for block in structure.blocks:
         for group in block.groups:

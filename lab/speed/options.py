@@ -1,4 +1,4 @@
-"""Several benchmarks declare these options, and read their texts in one way."""
+"""Several benchmarks share options, and read their texts in one way."""
 
 from __future__ import annotations
 

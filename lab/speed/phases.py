@@ -22,7 +22,7 @@ from quantcore.structure import Fold, LinearGroup, Structure
 
 
 class TimedMethod(DelegatingMethod):
-    """It is a method whose two phases are timed, and whose operators are counted if asked."""
+    """A timed method has its two phases timed, and its operators counted if asked."""
 
     def __init__(self, method: Method, device: torch.device, *, counting: bool = False) -> None:
         """Time ``method`` on ``device``; with ``counting`` count what it dispatches as well."""
@@ -57,7 +57,7 @@ class TimedMethod(DelegatingMethod):
 
 
 class _Operators(TorchDispatchMode):
-    """It counts the operators that reach a device; on a GPU each is about one launch."""
+    """Operators that reach a device are counted here; on a GPU each is about one launch."""
 
     count = 0
 

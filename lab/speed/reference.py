@@ -42,7 +42,7 @@ _ROOT = _HERE.parents[1]
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
-    """It is one quantizer in one setting."""
+    """A contestant is one quantizer in one setting."""
 
     label: str
     file: Path

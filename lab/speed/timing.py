@@ -1,4 +1,4 @@
-"""Every benchmark measures with these: fresh processes, rounds in turn, medians, Markdown."""
+"""Every benchmark measures with these tools: fresh processes, rounds in turn, medians, Markdown."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Runners that are handed to other Pythons; nothing here imports this project."""
+"""Runners are handed to other Pythons; nothing here imports this project."""
