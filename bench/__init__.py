@@ -1,1 +1,1 @@
-"""The harness: command line, cells, records, statistics, tables, charts."""
+"""The harness has the command line, cells, records, statistics, tables and charts."""

@@ -1,4 +1,4 @@
-"""Methods by name. A new method is one file and one line here."""
+"""Methods are known by name: a new method is one file and one line here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quantcore.method import Method
 
 @dataclass(frozen=True, kw_only=True)
 class MethodEntry:
-    """A line of the registry: where a method's class is, which is imported when it is used."""
+    """A method entry is a line of the registry: its class is imported when it is used."""
 
     target: str
     """``module:Class``."""
@@ -71,7 +71,7 @@ METHODS = {
 
 
 def method(name: str) -> Method:
-    """The method of that name.
+    """Make the method of that name.
 
     Raises:
         InputError: unknown; names the nearest.

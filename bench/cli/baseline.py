@@ -137,7 +137,7 @@ def _refuse_occupied(out: Path, *, force: bool) -> None:
 
 
 def _is_baseline(path: Path) -> bool:
-    """Whether a file is a baseline, whole or not any more."""
+    """Say whether a file is a baseline, whole or not any more."""
     try:
         return '"baseline_version"' in path.read_text("utf-8")
     except (OSError, ValueError):
@@ -157,7 +157,7 @@ def _request(given: argparse.Namespace) -> Request:
 
 
 def _readable(path: Path) -> Baseline | None:
-    """The baseline that is about to be written over; None for one that cannot be read."""
+    """Read the baseline that is about to be written over; None for one that cannot be read."""
     from bench.gate.baseline import read
 
     try:

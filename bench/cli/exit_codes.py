@@ -1,4 +1,4 @@
-"""The numbers that a command ends with, and what each means."""
+"""Exit codes are the numbers that a command ends with, each with a meaning of its own."""
 
 from __future__ import annotations
 

@@ -144,6 +144,6 @@ def _refuse_mistaken(model: str | None, report: Path | None) -> None:
 
 
 def _holds_baselines(place: Path) -> bool:
-    """Whether a baseline, or a folder of them, stands where a model should."""
+    """Say whether a baseline, or a folder of them, stands where a model should."""
     folder_of_them = not (place / "config.json").is_file() and any(place.glob("*.json"))
     return place.suffix == ".json" or folder_of_them

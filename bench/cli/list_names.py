@@ -62,7 +62,7 @@ def run(given: argparse.Namespace, output: Console, reporter: Reporter) -> int:
 
 
 def _sections() -> dict[str, Mapping[str, str]]:
-    """Names, each with a line on what it is, by what they name."""
+    """List names, each with a line on what it is, by what they name."""
     from bench.comparison import calibration
     from bench.registry import METHODS
     from kernels import backends

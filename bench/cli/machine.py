@@ -1,4 +1,4 @@
-"""What this machine has, and what each missing thing would enable: see `bench.cli.doctor`."""
+"""A report says what this machine has, and what it lacks for what: see `bench.cli.doctor`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from suites.code import sandbox
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One line of the report."""
+    """A finding is one line of the report."""
 
     name: str
     there: bool
@@ -95,7 +95,7 @@ _WITHOUT = {
 
 
 def _untried() -> list[Finding]:
-    """Are releases installed that nobody ran this one with?"""
+    """Say which releases are installed that nobody ran this one with."""
     if versions.installed(versions.DISTRIBUTION) is None:
         detail = "unknown: awq-bench runs from its source here; pip install . declares them"
         return [Finding(name="releases tried", there=False, detail=detail)]
@@ -175,7 +175,7 @@ def _data(data_dir: Path | None) -> Finding:
 
 
 def _clashes() -> list[Finding]:
-    """Our top-level packages have plain names: does another distribution own one of them?"""
+    """Say whether another distribution owns one of our packages, whose names are plain."""
     ours = Path(__file__).resolve().parents[2]
     clashes = []
     for name in ("bench", "suites", "kernels", "quantcore", "baselines", "awq_impl"):

@@ -1,4 +1,4 @@
-"""The command line: ``awq-bench COMMAND``."""
+"""The command line is ``awq-bench COMMAND``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from quantcore.versions import untried
 
 
 class Command(Protocol):
-    """A module that is a command."""
+    """A command is a module that adds a parser of its own and runs what was asked."""
 
     def add(self, commands: Commands, /) -> None:
         """Add the command's parser: its options, its examples and its exit codes."""
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parsed(arguments: Sequence[str] | None) -> tuple[str, argparse.Namespace]:
-    """The command's name and its options."""
+    """Read the command's name and its options."""
     parser = _parser()
     given, beyond = parser.parse_known_args(arguments)
     name = given.command
@@ -179,7 +179,7 @@ def _parser() -> Parser:
 
 
 def _quiet_libraries() -> None:
-    """Our own bars and errors say what matters; those of the libraries talk over them."""
+    """Quiet the libraries' bars and errors: they talk over our own, which say what matters."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""Options that several commands have, by group; each is declared once.
+"""Options that several commands have are declared once, in groups.
 
 None stands for what was not given, a flag too, so that a configuration file may give it.
 """

@@ -1,4 +1,4 @@
-"""The parser of every command, and the look of its help."""
+"""Every command's parser, and the look of its help, are made here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Help(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=26, width=width)
 
     def _split_lines(self, text: str, width: int) -> list[str]:
-        """Names with hyphens stay whole, so that they can be searched for and copied."""
+        """Wrap text so that names with hyphens stay whole, to be searched for and copied."""
         return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 

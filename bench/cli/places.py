@@ -1,4 +1,4 @@
-"""Files and folders that the user named, and which errors about them are the user's to mend."""
+"""Errors about files and folders that the user named are the user's to mend."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def named(given: argparse.Namespace) -> list[Path]:
 
 
 def is_the_users(error: OSError, places: Sequence[Path]) -> bool:
-    """Whether an error is about a place that the user named, or what only the user can change.
+    """Say whether an error is about a place that the user named, or what only the user can change.
 
     Any other is a defect of this program. So is a file that is not there, unless the user named
     it, or the place in which it should be is gone: what lies in such a place is our own.

@@ -1,4 +1,4 @@
-"""What several commands print about what they did."""
+"""Several commands print here what they did."""
 
 from __future__ import annotations
 
@@ -73,6 +73,6 @@ def baseline(output: Console, made: Baseline, path: Path) -> None:
 
 
 def _widen(output: Console) -> None:
-    """A file or a pipe has no edge to fold lines at."""
+    """Widen the output of a file or a pipe, which has no edge to fold lines at."""
     if not output.is_terminal:
         output.width = 120

@@ -1,4 +1,4 @@
-"""Signals that ask a process to end."""
+"""Signals that ask a process to end are met here."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A comparison: from what is asked for to records of every cell."""
+"""A comparison goes from what is asked for to records of every cell."""

@@ -39,7 +39,7 @@ have 0.0009 of the latter in common, the stock phrases of tables and weather rep
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """A model is calibrated on these token sequences."""
+    """A calibration has the token sequences that a model is calibrated on."""
 
     name: str
     tokens: Tensor
@@ -112,7 +112,7 @@ def _calibration(name: str, request: Request, loaded: LoadedModel, say: Reporter
 
 
 def _ignore(count: int) -> None:
-    """Nobody watches."""
+    """Ignore progress: nobody watches."""
 
 
 def build(

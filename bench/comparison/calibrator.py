@@ -27,7 +27,7 @@ _STATS_SHARE = 0.25  # of memory that statistics may take before they go to disk
 
 
 class Calibrator:
-    """It holds the calibration sequences, and makes the one pass that every cell shares."""
+    """A calibrator holds the calibration sequences, and makes the pass that every cell shares."""
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from quantcore.scheme import QuantScheme
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCell:
-    """A cell is planned, with the method and the scheme that make it."""
+    """A planned cell has the method and the scheme that make it."""
 
     cell: Cell
     method: Method | None = None

@@ -1,4 +1,4 @@
-"""The comparison: one model, every method, every scheme, one calibration pass.
+"""A comparison has one model, every method, every scheme, and one calibration pass.
 
 A cell goes in a straight line: load -> structure -> calibrate (shared) -> quantize -> suites ->
 record -> tables. The command line and Python both come through `compare`.
@@ -31,7 +31,7 @@ _CACHE = "calibration-cache"
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A comparison is finished."""
+    """An outcome is a finished comparison."""
 
     folder: Path
     records: tuple[Record, ...]

@@ -22,7 +22,7 @@ _TRIAL_S = 0.15
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """This machine does so much in a second."""
+    """A pace says how much this machine does in a second."""
 
     forward_tokens_per_s: float
     flop_per_s: float

@@ -1,4 +1,4 @@
-"""A person sees this while work goes on."""
+"""A person sees how far the work is while it goes on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bench.report import escape
 
 
 class Reporter:
-    """It shows bars with the time left on a terminal, one line per finished stage elsewhere."""
+    """A reporter shows bars with time left on a terminal, a line per finished stage elsewhere."""
 
     def __init__(self, console: Console) -> None:
         """Report on ``console``, which should be standard error: tables go to standard output."""
@@ -29,7 +29,7 @@ class Reporter:
 
     @property
     def silent(self) -> bool:
-        """Nobody reads lines of information: what they would say need not be measured."""
+        """Say whether nobody reads lines of information: what they say need not be measured."""
         return self.console.quiet
 
     def say(self, text: str, *, style: str = "") -> None:
@@ -69,7 +69,7 @@ class Reporter:
 
 
 class Bars(Reporter):
-    """It shows bars and warnings alone, for what is done many times over."""
+    """Bars and warnings alone are shown, for what is done many times over."""
 
     silent = True
 

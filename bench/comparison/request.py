@@ -1,4 +1,4 @@
-"""What a user asks for, in parts: one model gives types, defaults, rules, messages and options.
+"""A user's request has parts: one model gives types, defaults, rules, messages and options.
 
 Every leaf is an option with a name of its own (``calibration_samples`` is ``calibration.samples``):
 that of the command line, of a configuration file, of a manifest and of a baseline. `Request.of`
@@ -52,19 +52,19 @@ from suites import SUITES, TASK_SUITES
 
 @dataclass(frozen=True)
 class Option:
-    """Marks a field whose option has another name than the field."""
+    """An option name marks a field whose option is called otherwise."""
 
     name: str
 
 
 class Part(BaseModel):
-    """Options that belong together."""
+    """A part has options that belong together."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Load(Part):
-    """How the model is loaded."""
+    """Loading options say how the model is loaded."""
 
     revision: Words | None = None
     """Branch, tag or commit of a hub model; None: the hub's own."""
@@ -75,7 +75,7 @@ class Load(Part):
 
 
 class Text(Part):
-    """What perplexity and divergence are measured on."""
+    """Text options say what perplexity and divergence are measured on."""
 
     name: Annotated[Words | None, Option("text")] = None
     """A known text or a file; None: WikiText-2 if it can be had, else the embedded one."""
@@ -88,7 +88,7 @@ class Text(Part):
 
 
 class Tasks(Part):
-    """What is asked of the model, by lm-eval."""
+    """Task options say what is asked of the model, by lm-eval."""
 
     names: Annotated[TaskNames, Option("tasks")] = ()
     """Tasks of lm-eval by name, beside the suites."""
@@ -111,7 +111,7 @@ class Tasks(Part):
 
 
 class CalibrationText(Part):
-    """What methods are calibrated on."""
+    """Calibration options say what methods are calibrated on."""
 
     name: Annotated[Words | None, Option("calibration")] = None
     """A known text, a file or ``self``; None: what fits the model and can be had."""
@@ -124,7 +124,7 @@ class CalibrationText(Part):
 
 
 class Throughput(Part):
-    """How speed is measured."""
+    """Throughput options say how speed is measured."""
 
     backends: Annotated[Backends, Option("throughput_backends")] = ()
     """What runs quantized linears, each in turn; none: that of the request, or ``auto``."""
@@ -141,7 +141,7 @@ class Throughput(Part):
 
 
 class Request(Part):
-    """What a user asks for; the defaults are the command line's."""
+    """A request says what a user asks for; the defaults are the command line's."""
 
     model: Words = "reference"
     """A folder, a name on the hub, or ``reference``."""

@@ -1,4 +1,4 @@
-"""The types of options, and the rules that their values keep, whatever request they are part of."""
+"""Options have types and keep rules, whatever request their values are part of."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ Wholes = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
 
 
 def least(bound: int, of: str = "") -> AfterValidator:
-    """No number below this one."""
+    """Make a validator that refuses numbers below ``bound``."""
 
     def check(value: int) -> int:
         if value < bound:
@@ -87,7 +87,7 @@ def least(bound: int, of: str = "") -> AfterValidator:
 
 
 def each_once(bound: int) -> AfterValidator:
-    """Some numbers, none below this one, none twice."""
+    """Make a validator that refuses numbers below ``bound`` or named twice, and an empty list."""
 
     def check(values: tuple[int, ...]) -> tuple[int, ...]:
         shown = ",".join(map(str, values))
@@ -101,7 +101,7 @@ def each_once(bound: int) -> AfterValidator:
 
 
 def one_of(*known: str) -> AfterValidator:
-    """No name but these."""
+    """Make a validator that refuses names other than ``known``."""
 
     def check(value: str) -> str:
         if value not in known:

@@ -79,7 +79,7 @@ def locked(folder: Path, say: Reporter) -> Iterator[None]:
 
 
 class RunFolder:
-    """It holds whole records only; the manifest says which comparison they belong to."""
+    """A folder holds whole records only; its manifest says which comparison they belong to."""
 
     def __init__(self, path: Path, manifest: dict[str, Any], done: dict[str, Record]) -> None:
         """Use `RunFolder.open`."""

@@ -1,4 +1,4 @@
-"""All that a comparison needs is checked, loaded and chosen, before anything is measured."""
+"""A comparison's needs are checked, loaded and chosen before anything is measured."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DTYPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """A comparison can begin with this."""
+    """A setup has all that a comparison needs to begin."""
 
     loaded: LoadedModel
     structure: Structure

@@ -17,7 +17,7 @@ from quantcore.errors import writing
 
 @dataclass(kw_only=True)
 class Findings:
-    """Suites have measured this."""
+    """Findings are what suites have measured so far."""
 
     metrics: Metrics = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class Findings:
 
 
 class _Kept(Document):
-    """This is how findings lie on disk."""
+    """Kept findings are those that lie on disk."""
 
     metrics: dict[str, Metric]
     seconds: Seconds

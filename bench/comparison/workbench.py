@@ -44,7 +44,7 @@ from suites import memory
 
 @dataclass(frozen=True, kw_only=True)
 class _Weights:
-    """A cell's weights are described so, in a record's words."""
+    """A cell's weights are described here in a record's words."""
 
     stored_bytes: int | None = None
     bits_per_weight: float | None = None
@@ -54,7 +54,7 @@ class _Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class _Attempt:
-    """A cell was tried, and this came of it."""
+    """An attempt is what came of trying a cell."""
 
     weights: _Weights = field(default_factory=_Weights)
     installed: install.Installed = field(default_factory=install.Installed)
@@ -66,7 +66,7 @@ class _Attempt:
 
 @dataclass(kw_only=True)
 class Workbench:
-    """It measures a loaded model cell by cell, and puts the weights back each time."""
+    """A workbench measures a loaded model cell by cell, and puts the weights back each time."""
 
     name: str
     """The user calls the model so."""

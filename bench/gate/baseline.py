@@ -71,7 +71,7 @@ class Baseline:
 
     @property
     def pair(self) -> Pair:
-        """It holds both records, as `bench.gate.changes.changes` takes them."""
+        """Give both records, as `bench.gate.changes.changes` takes them."""
         return self.unquantized, self.quantized
 
 

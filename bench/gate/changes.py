@@ -45,7 +45,7 @@ class Change:
 
     @property
     def uneven(self) -> float:
-        """It is the standard error of the mean share; see `bench.stats.tolerance.detectable`."""
+        """Give the standard error of the mean share; see `bench.stats.tolerance.detectable`."""
         return 0.0 if self.shares is None else tolerance.spread(self.shares, None).error
 
 

@@ -30,7 +30,7 @@ class Verdict:
 
     @property
     def outcome(self) -> tolerance.Outcome:
-        """The gate passes, fails, or has no verdict."""
+        """Say whether the gate passes, fails, or has no verdict."""
         return "no verdict" if self.decision is None else self.decision.outcome
 
 
@@ -49,7 +49,7 @@ class Judgement:
 
     @property
     def outcome(self) -> tolerance.Outcome:
-        """One failure fails; otherwise one gate without a verdict leaves none."""
+        """Give the outcome of all gates: a failure fails, else one with no verdict leaves none."""
         outcomes = {verdict.outcome for verdict in self.verdicts}
         if self.differing or not outcomes:
             return "no verdict"

@@ -1,4 +1,4 @@
-"""What a baseline declares is measured: quantized on the spot, or in a folder that is quantized."""
+"""A baseline's declaration is measured: quantized on the spot, or in a quantized folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from quantcore.structure import Structure
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A quantized model was measured, and the unquantized one beside it."""
+    """A measured model is a quantized one, with the unquantized one beside it."""
 
     unquantized: Record | None
     quantized: Record
@@ -45,12 +45,12 @@ class Measured:
 
     @property
     def pair(self) -> Pair:
-        """It holds both records, as `bench.gate.changes.changes` takes them."""
+        """Give both records, as `bench.gate.changes.changes` takes them."""
         return self.unquantized, self.quantized
 
 
 class Opened(Protocol):
-    """A model is loaded and checked; nothing is measured yet."""
+    """An opened model is loaded and checked; nothing is measured yet."""
 
     def check_seeds(self) -> None:
         """Refuse calibration that is the same by every seed: reruns would say nothing of it."""
@@ -61,7 +61,7 @@ class Opened(Protocol):
     def measure(
         self, method: str | None, scheme: str | None, unquantized: Record | None = None
     ) -> Measured:
-        """Measure it, and the unquantized model where its record is not given."""
+        """Measure the quantized model, and the unquantized one where its record is not given."""
 
 
 def opened(

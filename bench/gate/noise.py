@@ -18,7 +18,7 @@ from quantcore.errors import refused
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """This is what reruns showed of a gate."""
+    """Noise is what reruns showed of a gate."""
 
     means: tuple[float, ...]
     """They are of the reruns that were drawn, or of all where none was."""

@@ -67,7 +67,7 @@ def gate(
 
 @dataclass(frozen=True, kw_only=True)
 class _Group:
-    """One loaded model serves these baselines."""
+    """A group of baselines is served by one loaded model."""
 
     request: Request
     """It asks for the cells of all."""

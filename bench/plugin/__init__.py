@@ -1,1 +1,1 @@
-"""``pytest --benchmark``."""
+"""The plugin adds ``pytest --benchmark``."""

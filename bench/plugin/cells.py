@@ -1,4 +1,4 @@
-"""The cells of ``pytest --benchmark``; `bench.plugin.hooks` collects them."""
+"""Each cell of ``pytest --benchmark`` is a test here; `bench.plugin.hooks` collects them."""
 
 from __future__ import annotations
 

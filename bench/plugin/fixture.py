@@ -1,4 +1,4 @@
-"""What tests get: ``awq_bench`` to compare and gate models, and the cells of the options."""
+"""Tests get ``awq_bench`` to compare and gate models, and the cells of the options."""
 
 from __future__ import annotations
 

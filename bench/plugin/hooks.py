@@ -1,4 +1,4 @@
-"""``pytest --benchmark``: kernels, throughput and comparison cells as tests, in any project.
+"""``pytest --benchmark`` runs kernels, throughput and comparison cells as tests, in any project.
 
 Without ``--benchmark`` nothing of this is collected, and the fixtures of `bench.plugin.fixture`
 alone are there. With it only benchmarks run: the cells of `bench.plugin.cells`, and tests of the

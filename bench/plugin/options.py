@@ -1,4 +1,4 @@
-"""The plugin's own options, and the request that they make."""
+"""The plugin has options of its own, and they make the request."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def option_of(setting: str) -> str:
-    """The option of ours that gives a field of the request; else its key in ``--awq-config``."""
+    """Name our option that gives a field of the request; else its key in ``--awq-config``."""
     own = setting in (*OPTIONS, "config", "out")
     return f"--awq-{setting}" if own else setting.replace("_", "-")
 

@@ -1,4 +1,4 @@
-"""What one run of pytest keeps: what its options ask for, and what it shows."""
+"""One run of pytest keeps what its options ask for, and what it shows."""
 
 from __future__ import annotations
 

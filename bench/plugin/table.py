@@ -1,4 +1,4 @@
-"""The table of kernels: one linear, quantized and not, by dtype and tokens."""
+"""The table of kernels has one linear, quantized and not, by dtype and tokens."""
 
 from __future__ import annotations
 

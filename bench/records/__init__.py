@@ -1,1 +1,1 @@
-"""What a cell is and what it measured, written and read."""
+"""Cells and what they measured are written and read here."""

@@ -14,7 +14,7 @@ from bench.records.protocols import MEASURED, TASKS, Sha256, SuiteProtocol
 
 
 class CalibrationSet(Document):
-    """Token sequences that methods are calibrated on."""
+    """A calibration set has the token sequences that methods are calibrated on."""
 
     name: str
     """Name of the text, or stem of the user's file."""
@@ -30,7 +30,7 @@ Patterns: TypeAlias = Annotated[tuple[str, ...], Field(strict=False)]  # JSON ha
 
 
 class Cell(Document):
-    """One line of a comparison: what is measured, and everything that decides the outcome."""
+    """A cell is one line of a comparison: what is measured, and all that decides the outcome."""
 
     model: Sha256
     """sha256 over the model's safetensors files, in the order of their names."""

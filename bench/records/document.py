@@ -22,7 +22,7 @@ DIGEST = "sha256"
 
 
 class Document(BaseModel):
-    """A document, or a part of one: frozen, with the types of JSON and nothing besides."""
+    """A document, or a part of one, is frozen, with the types of JSON and nothing besides."""
 
     model_config = ConfigDict(
         frozen=True,

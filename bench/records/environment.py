@@ -22,7 +22,7 @@ PACKAGES = (
 
 
 class Environment(Document):
-    """Where, and with which program, a cell was measured."""
+    """The environment says where, and with which program, a cell was measured."""
 
     python: str
     """Version of Python."""
@@ -64,7 +64,7 @@ def describe() -> Environment:
 
 
 def cpu_name() -> str:
-    """The processor's name, as far as the system tells."""
+    """Give the processor's name, as far as the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
@@ -74,7 +74,7 @@ def cpu_name() -> str:
 
 
 def total_memory_bytes() -> int:
-    """Physical memory of this machine, or of its container if that is less."""
+    """Count the bytes of physical memory of this machine, or of its container if that is less."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text("utf-8").strip()

@@ -23,7 +23,7 @@ Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 
 
 class _OfWindows(Document):
-    """A metric over a text's windows."""
+    """A metric over a text's windows has one sample a window."""
 
     value: float
     windows: Counted
@@ -43,7 +43,7 @@ class _OfWindows(Document):
 
 
 class Perplexity(_OfWindows):
-    """Perplexity, and the likelihood of every window behind it."""
+    """Perplexity is kept with the likelihood of every window behind it."""
 
     value: Positive
     """exp of the mean of window_nll."""
@@ -59,7 +59,7 @@ class Perplexity(_OfWindows):
 
 
 class Divergence(_OfWindows):
-    """How far next-token distributions are from the unquantized model's, over all positions."""
+    """Divergence compares next-token distributions with the unquantized model's, by position."""
 
     value: Annotated[float, Field(ge=0)]
     """Mean of KL(unquantized || this model) over positions, in nats."""
@@ -88,7 +88,7 @@ Facet: TypeAlias = list[str | int | float | None]
 
 
 class Columns(Document):
-    """One entry for every item, in the same order for every model that was asked the same.
+    """Every column has one entry for every item, in the same order for every model asked the same.
 
     This makes pairs. Besides those named here there are facets (part, language, category, kind,
     length) and further grades between 0 and 1.
@@ -141,7 +141,7 @@ class Columns(Document):
 
 
 class Answers(Document):
-    """Answers to the items of one suite or task, and what they are worth."""
+    """Answers are those to the items of one suite or task, with what they are worth."""
 
     value: float
     """Mean of the column value over the items that have one; lm-eval's own aggregate where none
@@ -180,7 +180,7 @@ class Answers(Document):
 
 
 class TimedRun(Document):
-    """One prompt and the tokens after it."""
+    """A timed run is one prompt and the tokens after it."""
 
     batch_size: Counted
     """Sequences at once."""
@@ -205,7 +205,7 @@ class TimedRun(Document):
 
 
 class PeakBytes(Document):
-    """Peak memory, in bytes."""
+    """Peak memory is counted in bytes."""
 
     host: Count
     """Resident memory of the process; its peak since the start where the system cannot reset
@@ -215,7 +215,7 @@ class PeakBytes(Document):
 
 
 class TimedModel(Document):
-    """One model's runs."""
+    """A timed model has one model's runs."""
 
     linears: dict[str, Counted]
     """How many quantized linears each backend ran."""
@@ -239,7 +239,7 @@ class TimedModel(Document):
 
 
 class DeviceRates(Document):
-    """What the device reached at best, measured in this process."""
+    """Device rates are what the device reached at best, measured in this process."""
 
     bytes_per_s: Positive
     """Reading a buffer beyond the caches."""
@@ -248,7 +248,7 @@ class DeviceRates(Document):
 
 
 class Timings(Document):
-    """Speed of prefill and decoding, and memory."""
+    """Timings hold the speed of prefill and decoding, and memory."""
 
     value: Positive
     """Median decoding speed in tokens per second, of the first backend (of the unquantized model

@@ -1,4 +1,4 @@
-"""How threads wait for each other, chosen by what else this machine runs; before torch is there."""
+"""Threads wait for each other as suits what else this machine runs, set before torch is there."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ def share(say: Callable[[str], None]) -> None:
 
 
 def waiting() -> dict[str, str]:
-    """What the variables say now, those that are set."""
+    """Give what the variables say now, those that are set."""
     return {name: os.environ[name] for name in WAITING if name in os.environ}

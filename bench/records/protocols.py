@@ -13,7 +13,7 @@ Sha256: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class WindowsProtocol(Document):
-    """What perplexity or divergence is measured on, and how."""
+    """A windows protocol says what perplexity or divergence is measured on, and how."""
 
     version: Counted
     """Version of the suite; it rises whenever the same model could come out with another number."""
@@ -38,7 +38,7 @@ class WindowsProtocol(Document):
 
 
 class AskedTask(Document):
-    """One of lm-eval's tasks, as it is asked."""
+    """An asked task is one of lm-eval's tasks, as it is asked."""
 
     version: str
     """Version of the task; it rises whenever the same answers could be scored otherwise, or the
@@ -50,7 +50,7 @@ class AskedTask(Document):
 
 
 class TasksProtocol(Document):
-    """Which items are asked, and how."""
+    """A tasks protocol says which items are asked, and how."""
 
     metric: str
     """The metric's name, a key of metrics."""
@@ -77,7 +77,7 @@ class TasksProtocol(Document):
 
 
 class ThroughputProtocol(Document):
-    """What is timed."""
+    """A throughput protocol says what is timed."""
 
     version: Counted
     """Version of the suite."""

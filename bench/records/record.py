@@ -45,7 +45,7 @@ _Kind = TypeVar("_Kind", Perplexity, Divergence, Timings)
 
 
 class Quantization(Document):
-    """What quantizing did to the model."""
+    """Quantization says what quantizing did to the model."""
 
     scale_dtype: str
     """What scales are stored in, and were rounded to before any code was computed."""
@@ -63,7 +63,7 @@ class Quantization(Document):
 
 
 class PhaseSeconds(Document):
-    """Wall-clock seconds by phase."""
+    """Phase seconds are wall-clock seconds by phase."""
 
     quantize: Seconds | None = None
     """Quantizing the model: own_calibration, fold and round."""
@@ -93,7 +93,7 @@ _Quantization: TypeAlias = Annotated[
 
 
 class Record(Document):
-    """What one cell measured: one file in the folder records/ of a comparison.
+    """A record says what one cell measured: one file in the folder records/ of a comparison.
 
     What could not be measured is absent or null, and the status says why.
     """

@@ -1,4 +1,4 @@
-"""The embedded reference model: a small real Llama, its recipe, and its calibration sequences."""
+"""The embedded reference model is a small real Llama with its recipe and calibration sequences."""
 
 from pathlib import Path
 

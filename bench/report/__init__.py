@@ -1,1 +1,1 @@
-"""Tables, charts and reports: functions of records."""
+"""Tables, charts and reports are functions of records."""

@@ -1,4 +1,4 @@
-"""What is behind the second table: a suite by its parts, grades and classes of failure."""
+"""Parts, grades and classes of failure of each suite stand behind the second table."""
 
 from __future__ import annotations
 

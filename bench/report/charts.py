@@ -1,4 +1,4 @@
-"""Charts: functions of what the tables are made of. Each is drawn as PNG and SVG."""
+"""Charts are functions of what the tables are made of, each drawn as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MISSING = "No charts: they need matplotlib, which is not installed; pip install 
 
 
 def available() -> bool:
-    """Whether charts can be drawn here; what says why not is `MISSING`."""
+    """Say whether charts can be drawn here; what says why not is `MISSING`."""
     return installed("matplotlib") is not None
 
 

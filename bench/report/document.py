@@ -1,4 +1,4 @@
-"""``report.md``: tables, charts, the protocol that decides the numbers, and where they are from."""
+"""``report.md`` has tables, charts, the protocol that decides the numbers, and their origin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a comparison leaves for people and programs, drawn from its records."""
+"""A comparison's tables, charts and report are drawn from its records, for people and programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels: what tables, charts and progress call a dtype, a scheme, a method, a cell."""
+"""Labels are what tables, charts and progress call a dtype, a scheme, a method, a cell."""
 
 from __future__ import annotations
 

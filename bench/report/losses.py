@@ -1,4 +1,4 @@
-"""What a model loses by suite, told in a line."""
+"""A line tells what a model loses by suite."""
 
 from __future__ import annotations
 

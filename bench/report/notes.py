@@ -1,4 +1,4 @@
-"""Notes that stand under more than one table."""
+"""Some notes stand under more than one table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any two cells of finished comparisons against each other, suite by suite."""
+"""Any two cells of finished comparisons are held against each other, suite by suite."""
 
 from __future__ import annotations
 

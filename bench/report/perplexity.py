@@ -1,4 +1,4 @@
-"""The first table: perplexity, methods down and schemes across. Functions of records."""
+"""The first table is perplexity, methods down and schemes across; it is a function of records."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Row:
 
     @property
     def published(self) -> tuple[published.Published, ...]:
-        """The figures that others published for this very model, method, scheme and metric."""
+        """Give the figures that others published for this very model, method, scheme and metric."""
         return published.beside(self.record)
 
     @property
     def change(self) -> str:
-        """The paired change against the unquantized model, as ``+2.71% [2.40, 3.02]``."""
+        """Give the paired change against the unquantized model, as ``+2.71% [2.40, 3.02]``."""
         if self.ratio is None:
             return ""
         low, high = self.ratio.low - 1, self.ratio.high - 1

@@ -1,4 +1,4 @@
-"""Perplexities that others published, to be printed beside ours where the model is the same.
+"""Perplexities that others published are printed beside ours where the model is the same.
 
 Two kinds, never mixed: `PAPER` is a reference, measured and published by AWQ's authors. `ARTICLE`
 are claims of the article that this project starts from; they disagree with the paper, by -0.16 to

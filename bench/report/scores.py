@@ -1,4 +1,4 @@
-"""What records say of their task suites: accuracy, and differences between two models."""
+"""Records give the accuracy of their task suites, and differences between two models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SuiteScore:
 
     @property
     def columns(self) -> Columns:
-        """The columns of those items that have a value of their own."""
+        """Give the columns of those items that have a value of their own."""
         return self.metric.columns.valued()
 
     def values(self, facet: str, part: Any) -> list[float]:

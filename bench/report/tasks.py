@@ -1,4 +1,4 @@
-"""The second table: suites down, methods across. Functions of records."""
+"""The second table has suites down and methods across; it is a function of records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The third table: throughput, cells and backends down, loads across. Functions of records."""
+"""The third table has cells and backends down, loads across; it is a function of records."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Speed:
 
     @property
     def label(self) -> str:
-        """The label without its backend, as ``FP32`` or ``AWQ + clip INT4-g128``."""
+        """Give the label without its backend, as ``FP32`` or ``AWQ + clip INT4-g128``."""
         return labels.of_timed(self.record.cell, self.backend)
 
     def bound(self, tokens: float) -> float:

@@ -1,1 +1,1 @@
-"""Statistics: pure functions of arrays."""
+"""Statistics are pure functions of arrays."""

@@ -1,4 +1,4 @@
-"""Exact tests of paired outcomes: the sign-flip test, its power, and Holm's correction."""
+"""Paired outcomes have exact tests: the sign-flip test, its power, and Holm's correction."""
 
 from __future__ import annotations
 

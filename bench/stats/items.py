@@ -1,4 +1,4 @@
-"""Paired statistics on task accuracy: two models, the same items, items that belong together.
+"""Paired statistics compare the accuracy of two models on the same items, which come in clusters.
 
 An outcome is one item's value in [0, 1], mostly 0 (wrong) or 1 (right). Items that share a source
 (translations of one question, questions on one passage) form a cluster: they are right or wrong

@@ -1,4 +1,4 @@
-"""Is a change of paired outcomes within its tolerance? It is asked one-sided both ways.
+"""A change of paired outcomes is held to its tolerance, one-sided both ways.
 
 A change is a mean over units (windows of a text, clusters of items), positive where things got
 worse. Its interval is compared with the tolerance:
@@ -63,7 +63,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class Arithmetic:
-    """The same sums change so much on another machine, where they are added in another order."""
+    """Arithmetic says how much the same sums change on a machine that adds in another order."""
 
     shift: float = 0.0
     """The mean shifts by it, over however many samples."""
@@ -224,7 +224,7 @@ def detectable(
 
 
 def _largest_root(beyond: Callable[[float], float], *, start: float) -> float:
-    """Find from which size on it is above 0; infinite if from none, 0 if from all."""
+    """Find the size from which ``beyond`` is above 0; infinite if from none, 0 if from all."""
     top = start
     while beyond(top) < 0:
         top *= 2

@@ -1,4 +1,4 @@
-"""Statistics of windows of a text, or of runs that were timed; most are paired."""
+"""Statistics of windows of a text, or of runs that were timed, are mostly paired."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """An estimate with its 95 % bootstrap interval (BCa) and, for differences, a p value."""
+    """An interval has an estimate, 95 % bootstrap bounds (BCa) and, for differences, a p value."""
 
     estimate: float
     low: float

@@ -30,7 +30,7 @@ Metrics = dict[str, Metric]
 
 
 class PartFailed(Exception):
-    """Of what a suite measures in one go, some failed."""
+    """A part of what a suite measures in one go failed."""
 
     def __init__(self, metrics: Metrics, reasons: Mapping[str, str]) -> None:
         """Keep what was measured, and why the names that were not have no outcome."""
@@ -48,7 +48,7 @@ def reason_of(error: Exception) -> str:
 
 @dataclass(kw_only=True)
 class Unquantized:
-    """The unquantized model leaves this for the models that are measured beside it."""
+    """The unquantized model leaves results here for the models that are measured beside it."""
 
     hidden_states: divergence.Reference | None = None
     """Divergence compares with these."""
@@ -60,7 +60,7 @@ class Unquantized:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A suite measures this model, as it is now."""
+    """A subject is the model that a suite measures, as it is now."""
 
     label: str
     """People call the model so."""
@@ -74,7 +74,7 @@ class Subject:
 
 
 class Suite(ABC):
-    """It is loaded once, and measured on one model after the other."""
+    """A suite is loaded once, and measured on one model after the other."""
 
     protocols: Mapping[str, SuiteProtocol]
     """They say, by the name that a user asks for, what decides the outcome, as a cell holds it."""

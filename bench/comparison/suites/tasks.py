@@ -1,4 +1,4 @@
-"""Tasks that a model answers item by item: a row of the table each."""
+"""A model answers tasks item by item; each task has a row of the table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Speed and memory of the quantized linears on every backend, beside the unquantized model."""
+"""Speed and memory of the quantized linears are measured on every backend."""
 
 from __future__ import annotations
 

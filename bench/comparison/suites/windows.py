@@ -1,4 +1,4 @@
-"""Perplexity and divergence over a text's windows: one pass serves both."""
+"""Perplexity and divergence over a text's windows come of one pass."""
 
 from __future__ import annotations
 
