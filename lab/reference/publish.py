@@ -76,7 +76,7 @@ def publish(work_dir: Path, data_dir: Path, out: Path, recipe: Recipe, log: Log)
 
 
 def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Save it under the name of its class that every release of Transformers knows."""
+    """Save the tokenizer under a class name that every release of Transformers knows."""
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     saved = json.loads(path.read_text("utf-8"))
