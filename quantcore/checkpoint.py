@@ -398,7 +398,7 @@ def _check_described_size(
 
 
 def _stored_dtype(paths: list[Path]) -> torch.dtype:
-    """What the first floating-point tensor is stored in that is no scale of packed weights."""
+    """Find what the first floating-point tensor is stored in, scales of packed weights aside."""
     kinds = {
         "F64": torch.float64,
         "F32": torch.float32,
