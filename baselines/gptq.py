@@ -20,7 +20,12 @@ from quantcore.method import CalibrationKind, Extra, GroupTask, Work
 from quantcore.scheme import QuantScheme
 from quantcore.structure import Fold, LinearGroup
 
-Order = Literal["off", "on", "static"]
+Order = Literal["static", "group", "off", "on"]
+"""``static``: most active column first; grids are fitted before any rounding. ``group``: groups go
+by their most active column, and columns within a group by their own activity (group-aware
+reordering, arXiv 2505.14638); a grid is fitted when its group is due. ``off``: from left to right.
+In these three a group is G consecutive inputs. ``on``: most active first, and groups form in that
+order (GPTQ's ``desc_act``), so every column carries its group's index."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,23 +35,22 @@ class GPTQ:
     Attributes:
         sequential: statistics follow the quantized blocks before, as published; a calibration
             pass of its own. Otherwise the shared pass serves.
-        order: ``off``: columns from left to right. ``on``: most active first (largest H_jj), groups
-            formed in that order, so every column carries its group's index. ``static``: most active
-            first, but groups are consecutive columns whose grids are fitted before any rounding.
-            The default is the one that measured best (``results/reference/gptq-order``).
+        order: which column is rounded when, the most active having the largest H_jj; see `Order`.
+            The default is the best of those whose groups are consecutive inputs, which is what
+            engines serve (``results/reference/gptq-order``).
         damping: what is added to H's diagonal, as a share of its mean.
         block: columns per lazy update.
     """
 
     sequential: bool = False
-    order: Order = "on"
+    order: Order = "static"
     damping: float = 0.01
     block: int = 128
 
     @property
     def name(self) -> str:
         """Give the name that the user types."""
-        order = "" if self.order == "on" else f"-{self.order}"
+        order = {"static": "", "on": "-actorder"}.get(self.order, f"-{self.order}")
         return f"gptq{order}+seq" if self.sequential else f"gptq{order}"
 
     @property
@@ -165,7 +169,7 @@ def gptq(
     gram: Tensor,
     scheme: QuantScheme,
     *,
-    order: Order = "on",
+    order: Order = "static",
     damping: float = 0.01,
     block: int = 128,
 ) -> tuple[QuantizedWeight, float]:
@@ -175,7 +179,7 @@ def gptq(
         weight: float32 [N, K].
         gram: H, float32 [K, K].
         scheme: the grid.
-        order: see `GPTQ`.
+        order: see `Order`.
         damping: see `inverse_factor`.
         block: columns per lazy update.
 
@@ -193,23 +197,23 @@ def gptq(
     gram = gram + torch.diag(dead.to(gram.dtype) * gram.diagonal().mean().clamp(min=1e-12))
     weight = weight.masked_fill(dead, 0)
 
-    permutation = positions = torch.arange(len(gram), device=weight.device)
-    if order != "off":
-        permutation = torch.argsort(gram.diagonal(), descending=True, stable=True)
-    # Position p of the loop rounds column permutation[p], which belongs to this group:
-    group_at = (permutation if order == "static" else positions) // group
+    # Position p of the loop rounds column permutation[p], which belongs to group group_at[p].
+    permutation = column_order(gram.diagonal(), group, order)
+    positions = torch.arange(len(gram), device=weight.device)
+    group_at = (positions if order == "on" else permutation) // group
 
     groups = grouped(weight, scheme)
     scales, zeros = fit(groups.amin(-1), groups.amax(-1), scheme)
     scales, zeros = scales.t().contiguous(), zeros.t().contiguous()  # [K/G, N]: a row per group
     factor, used = inverse_factor(gram[permutation][:, permutation], damping)
     remaining = weight.t()[permutation].contiguous()  # [K, N]: a column of W is one row here
-    fixed = group_at if order == "static" else None
-    codes = _round_columns(remaining, factor, scales, zeros, scheme, block, fixed)
+    codes = _round_columns(
+        remaining, factor, scales, zeros, scheme, block, group_at, refit=order != "static"
+    )
     unpermuted = torch.empty_like(codes)
     unpermuted[permutation] = codes
     group_index = None
-    if order == "on":
+    if order == "on" and group < len(gram):
         group_index = torch.empty_like(group_at)
         group_index[permutation] = group_at
     quantized = QuantizedWeight(
@@ -222,6 +226,24 @@ def gptq(
     return quantized, used
 
 
+def column_order(activity: Tensor, group: int, order: Order) -> Tensor:
+    """Say which column is rounded when: int64 [K], the column at every position.
+
+    Args:
+        activity: H's diagonal [K].
+        group: columns to a group; divides K.
+        order: see `Order`.
+    """
+    if order == "off":
+        return torch.arange(len(activity), device=activity.device)
+    if order != "group":
+        return torch.argsort(activity, descending=True, stable=True)
+    groups = activity.view(-1, group)
+    within = torch.argsort(groups, dim=-1, descending=True, stable=True)
+    members = within + torch.arange(0, len(activity), group, device=activity.device)[:, None]
+    return members[torch.argsort(groups.amax(-1), descending=True, stable=True)].flatten()
+
+
 def _round_columns(
     remaining: Tensor,
     factor: Tensor,
@@ -229,19 +251,22 @@ def _round_columns(
     zeros: Tensor,
     scheme: QuantScheme,
     block: int,
-    fixed: Tensor | None,
+    group_at: Tensor,
+    *,
+    refit: bool,
 ) -> Tensor:
     """Round all columns in their order, block by block, each making up for those before.
 
     Args:
         remaining: float32 [K, N], W^T in that order; overwritten.
         factor: U, float32 [K, K].
-        scales: float32 [K/G, N]; overwritten, as are the zeros, unless grids are ``fixed``.
+        scales: float32 [K/G, N]; overwritten, as are the zeros, where grids are fitted anew.
         zeros: of the same shape.
         scheme: the grid.
         block: columns per lazy update.
-        fixed: int64 [K], every column's group if grids stay as they are; None: groups are
-            consecutive positions, and each is fitted when its first column is due.
+        group_at: int64 [K], the group of the column at every position.
+        refit: groups are consecutive positions, and each is fitted anew when its first column is
+            due; otherwise grids stay as they are, and groups may be in any order.
 
     Returns:
         codes, float32 [K, N].
@@ -253,19 +278,15 @@ def _round_columns(
     for start in range(0, columns, block):
         stop = min(start + block, columns)
         errors = remaining.new_empty(stop - start, rows)
-        segment = stop - start if fixed is not None else min(group, stop - start)
+        segment = min(group, stop - start) if refit else stop - start
         for p in range(start, stop, segment):
             q = p + segment
-            grids: Tensor | slice
-            if fixed is not None:
-                grids = fixed[p:q]
-            else:
-                grids = slice(p // group, p // group + 1)
-                if p % group == 0:  # fitted to what compensation has made of its weights
-                    members = remaining[p : p + group]
-                    scales[p // group], zeros[p // group] = fit(
-                        members.amin(0), members.amax(0), scheme
-                    )
+            grids = group_at[p : p + 1] if refit else group_at[p:q]
+            if refit and p % group == 0:  # fitted to what compensation has made of its weights
+                members = remaining[p : p + group]
+                scales[grids], zeros[grids] = fit(
+                    members.amin(0, keepdim=True), members.amax(0, keepdim=True), scheme
+                )
             codes[p:q], errors[p - start : q - start] = round_segment(
                 remaining[p:q], factor[p:q, p:q], scales[grids], zeros[grids], scheme.top_code
             )

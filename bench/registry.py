@@ -31,7 +31,8 @@ METHODS = {
     "gptq": MethodEntry(
         target="baselines.gptq:GPTQ",
         label="GPTQ",
-        about="second-order error compensation on the original model's inputs, activation order",
+        about="second-order error compensation on the original model's inputs, the most active "
+        "columns first; groups are consecutive inputs with grids fitted before",
     ),
     "gptq+seq": MethodEntry(
         target="baselines.gptq:GPTQ",
@@ -39,17 +40,24 @@ METHODS = {
         label="GPTQ + seq",
         about="the same, on the quantized prefix's inputs as published (a pass of its own)",
     ),
-    "gptq-static": MethodEntry(
+    "gptq-group": MethodEntry(
         target="baselines.gptq:GPTQ",
-        settings={"order": "static"},
-        label="GPTQ, static",
-        about="gptq with groups of consecutive inputs, fitted before any rounding (no g_idx)",
+        settings={"order": "group"},
+        label="GPTQ, group",
+        about="gptq group after group, the most active first (group-aware reordering)",
     ),
     "gptq-off": MethodEntry(
         target="baselines.gptq:GPTQ",
         settings={"order": "off"},
         label="GPTQ, no order",
-        about="gptq with columns from left to right (no g_idx)",
+        about="gptq with columns from left to right",
+    ),
+    "gptq-actorder": MethodEntry(
+        target="baselines.gptq:GPTQ",
+        settings={"order": "on"},
+        label="GPTQ, act-order",
+        about="gptq with groups formed in activation order, and a group index for every input "
+        "(desc_act), which vLLM 0.33 refuses",
     ),
     "awq": MethodEntry(
         target="awq_impl.method:AWQ",

@@ -22,8 +22,8 @@ def of_scheme(name: str) -> str:
 
 
 def of_method(name: str) -> str:
-    """Write a method as ``AWQ + clip``."""
-    return METHODS[name].label
+    """Write a method as ``AWQ + clip``; one of another version's records keeps its own name."""
+    return METHODS[name].label if name in METHODS else name
 
 
 def of_cell(cell: Cell, *, scheme: str | None = None, codes: str | None = None) -> str:

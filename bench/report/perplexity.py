@@ -210,18 +210,38 @@ def _notes(table: Sequence[Row], base: Row) -> list[str]:
             "Bold (a star where bold is lost): lowest of its column."
         )
         notes += _calibration_note(quantized)
-    if any((record.cell.method or "").startswith("gptq") for record in quantized):
-        notes.append(
-            "GPTQ compensates on the original model's inputs, GPTQ + seq on those of the "
-            "quantized blocks before. Columns go in activation order unless said otherwise, which "
-            "stores a group index for every input; the bits beside a cell count it."
-        )
+    notes += _gptq_note(quantized)
     if quantized:
         notes.append("lm_head and embeddings are not quantized.")
     figures = tuple(figure for row in table for figure in row.published)
     if figures:
         notes.append(published.note(figures))
     return [*notes, *failures(records, ("perplexity",))]
+
+
+_ORDERS = {
+    "static": "the most active first, on grids fitted before any rounding",
+    "group": "group after group, the most active first",
+    "off": "from left to right",
+    "on": "the most active first in groups formed so, which stores a group index for every input; "
+    "the bits beside a cell count it",
+}
+
+
+def _gptq_note(quantized: Sequence[Record]) -> list[str]:
+    """Say what GPTQ compensates on, and how columns went as records have it; nothing without it."""
+    cells = [record.cell for record in quantized if (record.cell.method or "").startswith("gptq")]
+    if not cells:
+        return []
+    named: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        if (order := cell.method_settings.get("order")) in _ORDERS:
+            named.setdefault(order, {})[labels.of_cell(cell)] = None
+    ways = "; ".join(f"{_ORDERS[order]} ({' and '.join(own)})" for order, own in named.items())
+    return [
+        "GPTQ compensates on the original model's inputs, GPTQ + seq on those of the quantized "
+        f"blocks before.{f' Columns are rounded {ways}.' if ways else ''}"
+    ]
 
 
 def _calibration_note(quantized: Sequence[Record]) -> list[str]:

@@ -66,11 +66,12 @@ MODELS = {
 PAPER = Source(
     label="paper",
     about="AWQ's paper, arXiv 2306.00978, table 4 (float16; its GPTQ is GPTQ's own code, "
-    "with GPTQ-R beside ours in activation order; its AWQ clips, so it stands beside AWQ + clip)",
+    "with GPTQ-R beside ours that take the most active columns first; its AWQ clips, so it stands "
+    "beside AWQ + clip)",
     rows={
         "RTN": ("rtn",),
         "GPTQ": ("gptq-off",),
-        "GPTQ-R": ("gptq", "gptq+seq"),
+        "GPTQ-R": ("gptq", "gptq+seq", "gptq-actorder"),
         "AWQ": ("awq+clip",),
     },
 )

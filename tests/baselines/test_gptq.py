@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
 from baselines import gptq as module
-from baselines.gptq import Order, gptq, inverse_factor
+from baselines.gptq import Order, column_order, gptq, inverse_factor
 from quantcore.gram import output_error
-from quantcore.grid import decode, encode, fit, quantize
+from quantcore.grid import QuantizedWeight, decode, encode, fit, quantize
 from quantcore.scheme import QuantScheme
+
+ORDERS = get_args(Order)
+CHANNEL = QuantScheme.parse("int4-channel")
 
 
 def correlated(tokens: int, features: int, seed: int) -> Tensor:
@@ -24,41 +28,52 @@ def correlated(tokens: int, features: int, seed: int) -> Tensor:
 
 def naive(
     weight: Tensor, gram: Tensor, scheme: QuantScheme, order: Order, damping: float
-) -> Tensor:
-    """Codes by optimal brain surgeon, a column at a time; the inverse shrinks by elimination.
+) -> tuple[Tensor, Tensor]:
+    """Codes and served weights by optimal brain surgeon, a column at a time, in float64.
 
-    No Cholesky, no blocks, no permutation of arrays: another road to the same answer, in float64.
+    The inverse shrinks by elimination. No Cholesky, no blocks, no permutation of arrays: another
+    road to the same answer.
     """
     columns = weight.shape[1]
     group = scheme.group_of(columns)
     weight = weight.clone()
     gram = gram + damping * gram.diagonal().mean() * torch.eye(columns, dtype=gram.dtype)
     inverse = torch.linalg.inv(gram)
+    activity = gram.diagonal().tolist()
     sequence = list(range(columns))
-    if order != "off":
-        sequence = torch.argsort(gram.diagonal(), descending=True, stable=True).tolist()
+    if order in ("on", "static"):
+        sequence.sort(key=lambda j: -activity[j])
+    if order == "group":
+        blocks = [sequence[start : start + group] for start in range(0, columns, group)]
+        for block in blocks:
+            block.sort(key=lambda j: -activity[j])
+        blocks.sort(key=lambda block: -activity[block[0]])
+        sequence = [j for block in blocks for j in block]
     grids: dict[int, tuple[Tensor, Tensor]] = {}
     if order == "static":
         for g in range(columns // group):
             part = weight[:, g * group : (g + 1) * group]
             grids[g] = fit(part.amin(1), part.amax(1), scheme)
-    codes = torch.zeros_like(weight)
+    codes, served = torch.zeros_like(weight), torch.zeros_like(weight)
     for step, j in enumerate(sequence):
-        g = j // group if order == "static" else step // group
+        g = step // group if order == "on" else j // group
         if g not in grids:
-            part = weight[:, sequence[g * group : (g + 1) * group]]
+            part = weight[:, sequence[step : step + group]]
             grids[g] = fit(part.amin(1), part.amax(1), scheme)
         scales, zeros = grids[g]
         codes[:, j] = encode(weight[:, j], scales, zeros, scheme.top_code)
-        error = (weight[:, j] - decode(codes[:, j], scales, zeros)) / inverse[j, j]
+        served[:, j] = decode(codes[:, j], scales, zeros)
+        error = (weight[:, j] - served[:, j]) / inverse[j, j]
         left = sequence[step + 1 :]
         weight[:, left] -= error[:, None] * inverse[j, left][None, :]
         inverse = inverse - torch.outer(inverse[:, j], inverse[j]) / inverse[j, j]
-    return codes
+    return codes, served
 
 
-def matches_naive(implementation: Callable[..., tuple[object, float]], order: Order) -> None:
-    """Oracle: the same codes as the naive loop, over group sizes and block sizes."""
+def matches_naive(
+    implementation: Callable[..., tuple[QuantizedWeight, float]], order: Order
+) -> None:
+    """Oracle: the same codes and weights as the naive loop, over group sizes and block sizes."""
     for seed, (scheme, block) in enumerate(
         [("int4-g16", 128), ("int3-g16", 8), ("int4-channel", 16), ("int3-g32-sym", 24)]
     ):
@@ -67,21 +82,24 @@ def matches_naive(implementation: Callable[..., tuple[object, float]], order: Or
         weight = torch.randn(12, 64, dtype=torch.float64)
         parsed = QuantScheme.parse(scheme)
         quantized, _ = implementation(weight, gram, parsed, order=order, damping=0.01, block=block)
-        codes = quantized.codes.double()  # type: ignore[attr-defined]
-        assert torch.equal(codes, naive(weight, gram, parsed, order, 0.01)), scheme
+        codes, served = naive(weight, gram, parsed, order, 0.01)
+        assert torch.equal(quantized.codes.double(), codes), scheme
+        assert torch.equal(quantized.dequantize(), served.float()), scheme
 
 
-@pytest.mark.parametrize("order", ["off", "on", "static"])
+@pytest.mark.parametrize("order", ORDERS)
 def test_equals_a_naive_column_loop(order: Order) -> None:
     matches_naive(gptq, order)
 
 
 def test_the_naive_loop_catches_a_permuted_gram_matrix() -> None:
-    def planted(weight: Tensor, gram: Tensor, *args: object, **kwargs: object) -> object:
+    def planted(
+        weight: Tensor, gram: Tensor, *args: object, **kwargs: object
+    ) -> tuple[QuantizedWeight, float]:
         return gptq(weight, gram.flip(0, 1), *args, **kwargs)  # type: ignore[arg-type]
 
     with pytest.raises(AssertionError):
-        matches_naive(planted, "static")  # type: ignore[arg-type]
+        matches_naive(planted, "static")
 
 
 def test_the_naive_loop_catches_a_transposed_factor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,17 +115,19 @@ def test_the_naive_loop_catches_a_transposed_factor(monkeypatch: pytest.MonkeyPa
 def test_the_naive_loop_catches_correlations_lost_between_blocks() -> None:
     """H without what ties the first half of the columns to the second."""
 
-    def planted(weight: Tensor, gram: Tensor, *args: object, **kwargs: object) -> object:
+    def planted(
+        weight: Tensor, gram: Tensor, *args: object, **kwargs: object
+    ) -> tuple[QuantizedWeight, float]:
         apart = gram.clone()
         apart[:32, 32:] = apart[32:, :32] = 0
         return gptq(weight, apart, *args, **kwargs)  # type: ignore[arg-type]
 
     with pytest.raises(AssertionError):
-        matches_naive(planted, "off")  # type: ignore[arg-type]
+        matches_naive(planted, "off")
 
 
 @pytest.mark.parametrize("scheme", ["int4-g32", "int3-g16", "int4-channel-sym"])
-@pytest.mark.parametrize("order", ["off", "on", "static"])
+@pytest.mark.parametrize("order", ORDERS)
 def test_a_diagonal_gram_matrix_makes_it_rtn(scheme: str, order: Order) -> None:
     weight = torch.randn(20, 96)
     # With order "on" groups form in activation order: RTN's only if all are equally active.
@@ -119,7 +139,7 @@ def test_a_diagonal_gram_matrix_makes_it_rtn(scheme: str, order: Order) -> None:
     assert torch.equal(quantized.dequantize(), expected.dequantize())
 
 
-@pytest.mark.parametrize("order", ["off", "on", "static"])
+@pytest.mark.parametrize("order", ORDERS)
 def test_it_loses_less_than_rtn(order: Order) -> None:
     x = correlated(400, 128, 3).float()
     gram, weight = x.t() @ x, torch.randn(32, 128, generator=torch.Generator().manual_seed(0))
@@ -153,7 +173,7 @@ def test_hopeless_statistics_are_an_error() -> None:
         inverse_factor(torch.full((8, 8), torch.nan), 0.01)
 
 
-@pytest.mark.parametrize("order", ["off", "on", "static"])
+@pytest.mark.parametrize("order", ORDERS)
 def test_dead_inputs_are_rounded_to_zero_and_change_nothing_else(order: Order) -> None:
     x = correlated(300, 64, 5).float()
     dead = torch.tensor([3, 17, 40])
@@ -168,6 +188,26 @@ def test_dead_inputs_are_rounded_to_zero_and_change_nothing_else(order: Order) -
 def test_all_inputs_dead() -> None:
     quantized, _ = gptq(torch.randn(4, 32), torch.zeros(32, 32), QuantScheme.parse("int4-g32"))
     assert torch.equal(quantized.dequantize(), torch.zeros(4, 32))
+
+
+@pytest.mark.parametrize("order", [order for order in ORDERS if order != "on"])
+def test_other_orders_keep_groups_of_consecutive_inputs(order: Order) -> None:
+    x = correlated(300, 64, 7).float()
+    quantized, _ = gptq(torch.randn(8, 64), x.t() @ x, QuantScheme.parse("int4-g16"), order=order)
+    assert quantized.group_index is None
+
+
+def test_groups_go_by_their_most_active_column_and_columns_by_their_own() -> None:
+    activity = torch.tensor([1.0, 4.0, 9.0, 0.5, 3.0, 2.0])
+    assert column_order(activity, 2, "group").tolist() == [2, 3, 1, 0, 4, 5]
+    assert column_order(activity, 6, "group").tolist() == column_order(activity, 6, "on").tolist()
+
+
+def test_one_group_needs_no_index_in_any_order() -> None:
+    x = correlated(300, 64, 7).float()
+    for order in ORDERS:
+        quantized, _ = gptq(torch.randn(8, 64), x.t() @ x, CHANNEL, order=order)
+        assert quantized.group_index is None
 
 
 def test_activation_order_carries_its_groups() -> None:

@@ -25,6 +25,10 @@ def test_a_cell_is_named_as_its_place_needs() -> None:
     assert labels.of_stage(AWQ) == "int4-g128 AWQ + clip"
 
 
+def test_a_method_of_another_version_keeps_its_name() -> None:
+    assert labels.of_cell(cell("gptq-static", "int4-g128")) == "gptq-static"
+
+
 @pytest.mark.parametrize(
     ("backends", "plain"), [({}, "FP32"), ({"cpu": 7}, "codes, FP32")], ids=["plain", "codes"]
 )

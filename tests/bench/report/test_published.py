@@ -68,7 +68,8 @@ def figures(one: Record) -> dict[str, float]:
         ("awq+clip", "int4-g128", 5.60, 5.49),
         ("awq+clip", "int3-g128", 6.24, 6.58),
         ("awq+clip", "int4-g128-sym", None, None),
-        ("gptq-static", "int4-g128", None, None),
+        ("gptq-actorder", "int4-g128", 5.63, None),
+        ("gptq-group", "int4-g128", None, None),
     ],
 )
 def test_each_method_of_llama_2_7b(
