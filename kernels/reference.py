@@ -57,7 +57,7 @@ def tolerance(
 def _steps(weight: QuantizedWeight) -> Tensor:
     """Give 16 times the scale of every weight, float32 [N, K]."""
     columns = weight.codes.shape[1]
-    scales = weight.scales.float()
+    scales = weight.scales.float().abs()
     index = weight.group_index
     if index is None:
         index = torch.arange(columns, device=scales.device) // (columns // scales.shape[1])

@@ -1,6 +1,7 @@
 """The grid is the only code of the project that rounds weights.
 
-A group of weights w has a scale s and an integer zero point z, and is stored as codes
+A group of weights w has a scale s (negative in some symmetric grids) and an integer zero point z,
+and is stored as codes
 
     code = clamp(round(w / s) + z, 0, 2**bits - 1),      w_hat = (code - z) * s
 
@@ -53,16 +54,32 @@ class QuantizedWeight:
         return served if self.input_scales is None else served.div_(self.input_scales.float())
 
 
+SYMMETRIC_VERSION = 2
+"""Of the symmetric grid that `fit` gives; by the first, scales were positive and the weight of
+largest magnitude lay at 2^(b-1) - 1/2 steps."""
+
+
+def version_of(scheme: QuantScheme) -> int | None:
+    """Say by which rule a scheme's grids are fitted: a number, or None for asymmetric ones."""
+    return SYMMETRIC_VERSION if scheme.symmetric else None
+
+
 def fit(low: Tensor, high: Tensor, scheme: QuantScheme) -> tuple[Tensor, Tensor]:
     """Fit scales and zero points that span ``[low, high]``, of any shape, as float32.
 
     Asymmetric: the range is extended to include zero, s = (high - low) / (2^b - 1) and
-    z = round(-low / s). Symmetric: s = max(|low|, |high|) / (2^b - 1) * 2 and z = 2^(b-1). Scales
-    carry the value that their storage dtype holds, never zero or infinite.
+    z = round(-low / s). No weight in the range moves by more than s/2.
+
+    Symmetric: z = 2^(b-1), and the end of larger magnitude lies on code 0, so that all codes are
+    used: s = -end / 2^(b-1), which is negative where that end is positive. Weights move by |s|/2 at
+    most, but for those beyond 2^(b-1) - 1/2 steps at the other end: 2^(b-1) steps have no code
+    there, and they move by |s| at most.
+
+    Scales carry the value that their storage dtype holds, never zero or infinite.
     """
     levels = scheme.top_code
     if scheme.symmetric:
-        scales = torch.maximum(low.abs(), high.abs()) / (levels / 2)
+        scales = torch.maximum(-low, high) / 2 ** (scheme.bits - 1)
     else:
         low, high = low.clamp(max=0), high.clamp(min=0)
         scales = high / levels - low / levels  # in this order the difference cannot overflow
@@ -71,6 +88,7 @@ def fit(low: Tensor, high: Tensor, scheme: QuantScheme) -> tuple[Tensor, Tensor]
     smallest = dtype.smallest_normal * (dtype.eps if scheme.scale_dtype is torch.float16 else 1)
     scales = scales.clamp(smallest, dtype.max).to(scheme.scale_dtype).float()
     if scheme.symmetric:
+        scales = torch.where(high > -low, -scales, scales)
         return scales, torch.full_like(scales, 2 ** (scheme.bits - 1))
     return scales, torch.round(-low / scales).clamp_(0, levels)
 
@@ -87,7 +105,7 @@ def steps_from_zero(
 
     Args:
         weight: to be rounded.
-        scales: positive.
+        scales: not zero; negative ones too.
         low: -zero.
         high: top_code - zero.
         out: float32, of the weight's shape.

@@ -22,7 +22,8 @@ class QuantScheme:
     group_size: int | None
     """Weights that share a scale, along in_features; None: the whole output channel."""
     symmetric: bool = False
-    """True: the zero point is ``2**(bits-1)``; False: it is chosen per group and stored."""
+    """True: the zero point is ``2**(bits-1)``, and a scale's sign says at which end the largest
+    weight is; False: the zero point is chosen per group and stored."""
     scale_dtype: torch.dtype = torch.float16
     """What scales are stored in, and rounded to before any code is computed."""
 

@@ -29,7 +29,7 @@ _SCHEMES = {
     "int2-g64": "2 bits, the same per 64 weights: 2.28 bits; what breaks, breaks here",
     "int<bits>-g<size>": "2 to 8 bits, any group size that divides the inputs",
     "int<bits>-channel": "one scale per output channel",
-    "...-sym": "symmetric: no zero points stored",
+    "...-sym": "symmetric: no zero points stored; a scale's sign says where the largest weight is",
 }
 
 

@@ -9,7 +9,7 @@ from bench.comparison.calibration import Calibration
 from bench.comparison.request import Request
 from bench.comparison.suites.suite import Suite
 from bench.records.cell import Cell
-from quantcore import exclusion
+from quantcore import exclusion, grid
 from quantcore.checkpoint import LoadedModel
 from quantcore.method import Method
 from quantcore.scheme import QuantScheme
@@ -55,6 +55,7 @@ def cell_of(
         scheme=None if scheme is None else scheme.name,
         exclude=() if method is None else request.exclude,
         exclude_version=exclusion.VERSION if method and request.exclude else None,
+        grid_version=None if scheme is None else grid.version_of(scheme),
         calibration=calibration.describe() if calibration is not None and calibrated else None,
         suites={
             name: protocol

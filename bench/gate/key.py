@@ -26,6 +26,7 @@ def declared_of(cell: Cell) -> dict[str, Any]:
         "calibration": without_draw(cell.calibration),
         "exclude": list(cell.exclude),
         "exclude_version": cell.exclude_version,
+        "grid_version": cell.grid_version,
     }
 
 
@@ -61,6 +62,7 @@ def _declaration(declared: Mapping[str, Any]) -> dict[str, Any]:
         "calibration": declared["calibration"],
         "exclude": sorted(declared["exclude"]),
         "rule of exclude": declared.get("exclude_version"),
+        "rule of symmetric grids": declared.get("grid_version"),
     }
 
 

@@ -46,6 +46,7 @@ def declared_in(folder: Path) -> dict[str, Any]:
             "calibration": without_draw(calibration),
             "exclude": list(manifest.get("exclude", [])),  # not there before version 0.2
             "exclude_version": manifest.get("exclude_version"),
+            "grid_version": manifest.get("grid_version"),
         }
     except (KeyError, TypeError, AttributeError, ValidationError) as error:
         raise InputError(
@@ -73,6 +74,7 @@ def _of_another_program(configuration: dict[str, Any]) -> dict[str, Any]:
         "calibration": None,
         "exclude": [],
         "exclude_version": None,
+        "grid_version": None,
     }
 
 

@@ -65,6 +65,9 @@ class Cell(Document):
     themselves; not there before version 0.2."""
     exclude_version: Annotated[int, Field(ge=2)] | None = None
     """By which rule these patterns match; not there without patterns, nor before version 0.2."""
+    grid_version: Annotated[int, Field(ge=2)] | None = None
+    """By which rule a symmetric scheme's grids are fitted; not there for asymmetric schemes, nor
+    before version 0.2."""
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:

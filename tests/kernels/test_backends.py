@@ -26,7 +26,10 @@ SCHEMES = ("int4-g32", "int4-g64-sym", "int4-g128", "int4-channel", "int4-g96")
 
 
 def random_weight(rows: int, columns: int, scheme: str, *, seed: int = 0) -> QuantizedWeight:
-    """All codes, scales from the smallest that float16 holds up, zero points 0 and 15."""
+    """All codes, scales from the smallest that float16 holds up, zero points 0 and 15.
+
+    Symmetric schemes have scales of both signs.
+    """
     generator = torch.Generator().manual_seed(seed)
     parsed = QuantScheme.parse(scheme)
     groups = columns // parsed.group_of(columns)
@@ -39,6 +42,8 @@ def random_weight(rows: int, columns: int, scheme: str, *, seed: int = 0) -> Qua
     else:
         zeros[0, 0], zeros[-1, -1] = 0, top
     scales[0, 0], scales[-1, -1] = 2.0**-24, 50.0
+    if parsed.symmetric:
+        scales[::2] *= -1
     return QuantizedWeight(codes=codes, scales=scales.to(torch.float16), zeros=zeros, scheme=parsed)
 
 

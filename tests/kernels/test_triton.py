@@ -53,6 +53,8 @@ def weight_of(rows, columns, name):
         zeros[0, 0], zeros[-1, -1] = 0, 15
     scales = torch.rand(rows, groups) * 0.1 + 0.01
     scales[0, 0], scales[-1, -1] = 2.0**-24, 50.0
+    if scheme.symmetric:
+        scales[::2] *= -1
     return QuantizedWeight(
         codes=torch.randint(0, 16, (rows, columns)).to(device, torch.uint8),
         scales=scales.to(device).half(), zeros=zeros.to(device, torch.uint8), scheme=scheme,

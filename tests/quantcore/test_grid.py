@@ -26,12 +26,12 @@ def half_step_holds(weight: Tensor, scheme: QuantScheme) -> None:
     groups = grid.grouped(weight, scheme)
     error = (grid.grouped(served.dequantize(), scheme) - groups).abs()
     scales = served.scales.float()[..., None]
+    steps = groups / scales
     zeros = served.zeros.float()[..., None]
-    low, high = -zeros * scales, (scheme.top_code - zeros) * scales
-    inside = (groups >= low) & (groups <= high)
-    assert bool((error <= 0.5001 * scales)[inside].all())
+    inside = (steps >= -zeros) & (steps <= scheme.top_code - zeros)
+    assert bool((error <= 0.5001 * scales.abs())[inside].all())
     # and what lies outside does so by half a step at most, or by one (symmetric: the top level)
-    assert bool((error <= (1.01 if scheme.symmetric else 0.51) * scales).all())
+    assert bool((error <= (1.01 if scheme.symmetric else 0.51) * scales.abs()).all())
 
 
 @pytest.mark.parametrize("name", SCHEMES)
@@ -127,6 +127,35 @@ def test_the_short_form_rounds_alike(name: str) -> None:
 def test_symmetric_zero_point_is_the_middle() -> None:
     quantized = quantize(torch.randn(4, 32), QuantScheme.parse("int4-g32-sym"))
     assert bool((quantized.zeros == 8).all())
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_a_symmetric_grid_has_its_largest_weight_on_code_0(bits: int) -> None:
+    scheme = QuantScheme(bits=bits, group_size=32, symmetric=True)
+    weight = torch.rand(2, 32) - 0.5
+    weight[0, 3], weight[1, 5] = -1.0, 1.0  # the scale is exact in float16
+    quantized = quantize(weight, scheme)
+    step = 0.5 ** (bits - 1)
+    assert quantized.scales.tolist() == [[step], [-step]]
+    assert (int(quantized.codes[0, 3]), int(quantized.codes[1, 5])) == (0, 0)
+    assert quantized.dequantize()[[0, 1], [3, 5]].tolist() == [-1.0, 1.0]
+
+
+def test_a_symmetric_grid_ends_a_step_short_on_the_other_side() -> None:
+    weight = torch.tensor([[-1.0, 1.0, 0.9375, 0.9374, 0.03]])
+    served = quantize(weight, QuantScheme.parse("int4-channel-sym")).dequantize()
+    assert served.tolist() == [[-1.0, 0.875, 0.875, 0.875, 0.0]]
+
+
+def test_a_symmetric_grids_mirror_image_is_as_good() -> None:
+    weight = torch.randn(16, 64, generator=torch.Generator().manual_seed(0))
+    scheme = QuantScheme.parse("int3-g32-sym")
+    assert torch.equal(round_to_nearest(-weight, scheme), -round_to_nearest(weight, scheme))
+
+
+def test_only_symmetric_grids_are_of_another_rule_than_before() -> None:
+    assert grid.version_of(QuantScheme.parse("int4-g32")) is None
+    assert grid.version_of(QuantScheme.parse("int4-g32-sym")) == grid.SYMMETRIC_VERSION
 
 
 @pytest.mark.parametrize("name", ["int4-g128", "int3-g32-sym", "int8-channel", "int2-channel-sym"])

@@ -25,7 +25,7 @@ from bench.gate.key import declared_of
 from bench.records.record import read_record
 from bench.registry import METHODS
 from bench.report import draw, perplexity
-from quantcore import exclusion
+from quantcore import exclusion, grid
 from quantcore.errors import InputError
 from quantcore.quantize import quantize_model
 from tests.bench.made import but
@@ -288,6 +288,20 @@ def test_patterns_of_linears_are_of_a_cell_with_the_rule_by_which_they_match(
     assert "exclude_version" not in before.document()
     assert before.id != quantized.cell.id
     assert declared_of(before) != declared_of(quantized.cell)
+
+
+def test_a_symmetric_schemes_cell_has_the_rule_of_its_grids(
+    request_for: Request, tmp_path: Path
+) -> None:
+    request = request_for.but(methods=("rtn",), schemes=("int4-g32", "int4-g32-sym"))
+    base, plain, symmetric = (cell.cell for cell in compare.compare(request, out=tmp_path).records)
+    assert (base.grid_version, plain.grid_version) == (None, None)
+    assert symmetric.grid_version == grid.SYMMETRIC_VERSION
+    # A record of the grids before is another cell's, and no gate takes it for this one's.
+    before = but(symmetric, grid_version=None)
+    assert "grid_version" not in before.document()
+    assert before.id != symmetric.id
+    assert declared_of(before) != declared_of(symmetric)
 
 
 def test_the_same_weights_with_another_configuration_are_another_comparison(
