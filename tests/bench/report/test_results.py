@@ -17,7 +17,7 @@ from quantcore.checkpoint import sha256_of, weight_files
 
 RESULTS = Path(__file__).parents[3] / "results" / "reference"
 TASKS = RESULTS / "tasks"
-METHODS = ("rtn", "gptq", "awq", "awq+clip")
+METHODS = ("rtn", "gptq-actorder", "awq", "awq+clip")
 SCHEMES = ("int4-g128", "int4-g32", "int3-g128", "int2-g64")
 
 
