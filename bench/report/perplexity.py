@@ -223,8 +223,8 @@ _ORDERS = {
     "static": "the most active first, on grids fitted before any rounding",
     "group": "group after group, the most active first",
     "off": "from left to right",
-    "on": "the most active first in groups formed so, which stores a group index for every input; "
-    "the bits beside a cell count it",
+    "on": "the most active first in groups formed so, with a group index for every input, counted "
+    "in the bits beside a cell",
 }
 
 

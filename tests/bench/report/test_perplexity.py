@@ -16,7 +16,7 @@ def notes(*methods: tuple[str, str]) -> str:
 
 def test_the_order_of_columns_is_that_of_the_records() -> None:
     # A record of before has the order that was `gptq`'s then, whatever it is today.
-    assert "for every input; the bits beside a cell count it (GPTQ)." in notes(("gptq", "on"))
+    assert "for every input, counted in the bits beside a cell (GPTQ)." in notes(("gptq", "on"))
     both = notes(("gptq", "static"), ("gptq+seq", "static"), ("gptq-off", "off"))
     assert "any rounding (GPTQ and GPTQ + seq); from left to right (GPTQ, no order)." in both
     assert "every input" not in both
