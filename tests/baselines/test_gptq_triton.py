@@ -49,7 +49,7 @@ from quantcore.scheme import QuantScheme
 torch.manual_seed(0)
 weight, x = torch.randn(24, 256), torch.randn(2048, 256) * torch.logspace(-1, 1, 256)
 for name in ("int4-g128", "int3-g32", "int4-channel", "int4-g64-sym"):
-    for order in ("off", "on", "static"):
+    for order in ("off", "on", "static", "group"):
         scheme = QuantScheme.parse(name)
         plain, _ = gptq.gptq(weight, x.t() @ x, scheme, order=order)
         loop, gptq.round_segment = gptq.round_segment, gptq_triton.round_segment
