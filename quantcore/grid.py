@@ -75,7 +75,8 @@ def fit(low: Tensor, high: Tensor, scheme: QuantScheme) -> tuple[Tensor, Tensor]
     most, but for those beyond 2^(b-1) - 1/2 steps at the other end: 2^(b-1) steps have no code
     there, and they move by |s| at most.
 
-    Scales carry the value that their storage dtype holds, never zero or infinite.
+    Scales carry the value that their storage dtype holds, never zero or infinite. What float16's
+    rounding moves the ends by comes on top: 2^(b-11) steps at most.
     """
     levels = scheme.top_code
     if scheme.symmetric:
