@@ -34,7 +34,7 @@ from bench.records.metrics import (
 )
 from bench.records.protocols import MEASURED, TASKS
 from quantcore import files
-from quantcore.errors import InputError, setting_name
+from quantcore.errors import InputError
 
 SCHEMA_VERSION = 1
 """It rises when an old reader would misread a new record; a field that may be absent does not
@@ -259,7 +259,7 @@ def read_record(path: Path) -> Record:
     Raises:
         InputError: damaged, edited, or of another version.
     """
-    fix = f"remove it, or name another {setting_name('out')}"
+    fix = "remove it, and run its comparison again"
     try:
         document = documents.parsed(files.read_text(path))
     except OSError as error:

@@ -57,8 +57,8 @@ MESSAGES = {
     ),
     "out-record": (
         ["pair", "another", "unquantized", "rtn@int4-g32"],
-        "another/records/unquantized.json is not a record of this program (...); remove it, or "
-        "name another --out",
+        "another/records/unquantized.json is not a record of this program (...); remove it, and "
+        "run its comparison again",
     ),
     "format": (
         [*QUANTIZE, "--checkpoint-format", "hff"],
