@@ -27,7 +27,7 @@ _HERE = {
 
 
 @contextmanager
-def serving(folder: Path, log: Path, *, dtype: str = "bfloat16") -> Iterator[str]:
+def serving(folder: Path, log: Path, *, dtype: str = "float16") -> Iterator[str]:
     """Start vLLM's server on a model folder; its URL, until the end.
 
     Raises:
