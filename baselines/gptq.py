@@ -149,7 +149,7 @@ def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, float]:
 def _inverse_of_upper(matrix: Tensor) -> Tensor:
     """Invert an upper triangular matrix by halves: products run faster than solving.
 
-    [[A, B], [0, D]]^-1 = [[A^-1, -A^-1 B D^-1], [0, D^-1]], two thirds of K^3 operations.
+    [[A, B], [0, D]]^-1 = [[A^-1, -A^-1 B D^-1], [0, D^-1]] takes two thirds of K^3 operations.
     """
     size = matrix.shape[0]
     if size <= 256:

@@ -101,9 +101,9 @@ def error_with_top_scaled(
 ) -> float:
     """Return the output error with the top channels scaled, over that without scaling.
 
-    Why scaling helps: a weight scaled by s is rounded in steps of the same size, for the range of
-    its group has hardly grown, and then divided by s. Why not further: at some factor the scaled
-    channel sets the range, and all its neighbours get coarser steps.
+    Scaling helps because a weight scaled by s is rounded in steps of the same size, for the range
+    of its group has hardly grown, and then divided by s. More does not help: at some factor the
+    scaled channel sets the range, and all its neighbours get coarser steps.
 
     Args:
         weight: float32 [N, K].
@@ -146,8 +146,8 @@ def relative_errors(weight: Tensor, served: Tensor, stats: InputStats) -> Errors
 def smooth_scales(largest: Tensor, weight: Tensor, *, strength: float = 0.5) -> Tensor:
     """Return SmoothQuant's s_j = max|x_j|^a / max|w_j|^(1 - a), float32 [K].
 
-    The same transformation as AWQ's, Y = (X / s)(W s)^T, for another end: SmoothQuant rounds the
-    activations too, and moves their outliers into the weights until both are equally hard. AWQ
+    It is the same transformation as AWQ's, Y = (X / s)(W s)^T, for another end: SmoothQuant rounds
+    the activations too, and moves their outliers into the weights until both are equally hard. AWQ
     rounds weights only, and searches the scales on what that costs.
 
     Args:

@@ -65,7 +65,7 @@ class LoadedModel:
 
     @property
     def item_bytes(self) -> int:
-        """Bytes of a number as the checkpoint stores it, whatever it runs in."""
+        """Count the bytes of a number as the checkpoint stores it, whatever it runs in."""
         return self.stored_dtype.itemsize
 
     @property

@@ -24,8 +24,8 @@ def whole(path: Path, *, takes: int | None = None) -> Iterator[Path]:
     """Give a file to write that becomes ``path`` if all goes well; else nothing of it stays.
 
     It has a name that no other process has, so that two may write the same path: one of them wins,
-    and both leave a whole file. On disk before it gets its name: after a power failure there is the
-    old file or the new one. What killed processes left in the folder goes.
+    and both leave a whole file. It is on disk before it gets its name: after a power failure there
+    is the old file or the new one. What killed processes left in the folder goes.
 
     Args:
         path: where it is to be; folders above it are made.

@@ -40,8 +40,8 @@ class InputStats:
 def tensor_cores(wanted: bool) -> Iterator[None]:
     """Let a GPU multiply float32 in TF32: 11 bits of each factor, sums in float32.
 
-    Exact for inputs that were float16 or bfloat16 to begin with. For losses it is off by some 3e-5
-    of them, where candidates of a search differ by percents; what is reported never uses it.
+    It is exact for inputs that were float16 or bfloat16 to begin with. For losses it is off by some
+    3e-5 of them, where candidates of a search differ by percents; what is reported never uses it.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if wanted else before)

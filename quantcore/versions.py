@@ -51,7 +51,7 @@ def need(package: str, *, extra: str, what: str) -> None:
 def tried(package: str) -> SpecifierSet:
     """Give the releases of a distribution that this package declares: those that it was run with.
 
-    Empty where nothing is declared of it, or this package itself is not installed.
+    They are empty where nothing is declared of it, or this package itself is not installed.
     """
     return next((one.specifier for one in _declared() if one.name == package), SpecifierSet())
 

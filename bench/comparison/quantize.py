@@ -13,7 +13,7 @@ from bench.comparison.request import Request
 from bench.comparison.set_up import open_model
 from bench.records import environment
 from bench.report import labels
-from quantcore import exclusion
+from quantcore import exclusion, grid
 from quantcore.calibration import BlockWalk
 from quantcore.checkpoint import MANIFEST, LoadedModel, save
 from quantcore.codes import Keeper
@@ -150,6 +150,7 @@ def _quantized(
         "scheme": parsed.name,
         "exclude": list(request.exclude),
         **({"exclude_version": exclusion.VERSION} if request.exclude else {}),
+        "grid_version": grid.version_of(parsed),
         "bits_per_weight": bits_per_weight(structure, parsed, input_bits=report.input_bits),
         "stored_bytes": stored_bytes(
             loaded.model,

@@ -1,8 +1,8 @@
 """Perplexities that others published are printed beside ours where the model is the same.
 
-Two kinds, never mixed: `PAPER` is a reference, measured and published by AWQ's authors. `ARTICLE`
-are claims of the article that this project starts from; they disagree with the paper, by -0.16 to
-+1.76 where both have a figure, and are printed as claims.
+There are two kinds, never mixed: `PAPER` is a reference, measured and published by AWQ's authors.
+`ARTICLE` are claims of the article that this project starts from; they disagree with the paper, by
+-0.16 to +1.76 where both have a figure, and are printed as claims.
 """
 
 from __future__ import annotations

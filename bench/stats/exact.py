@@ -72,13 +72,13 @@ def minimum_detectable_difference(
         n = floor(items / design_effect),  psi = min(1, hypot(discordance, loss))
         flips ~ Binomial(n, psi),  of these lost ~ Binomial(flips, (psi + loss) / (2 psi))
 
-    Solved for the loss at which P(two-sided p <= alpha / tests, more lost than gained) = power
-    (the unconditional power of Connor 1987, "Sample size for testing differences in proportions
-    for the paired-sample design", by exact sums instead of his normal approximation). The share of
-    items that flip is what was observed and, on top of it, what the loss itself brings, added as
-    independent spreads are. Simulated (margins shifted by a loss and blurred by rounding, 300 and
-    1,000 items) the loss so found has a power of 80 to 84 %; with the larger of the two alone it
-    would be 65 to 79 %, and the loss understated.
+    This is solved for the loss at which P(two-sided p <= alpha / tests, more lost than gained) =
+    power (the unconditional power of Connor 1987, "Sample size for testing differences in
+    proportions for the paired-sample design", by exact sums instead of his normal approximation).
+    The share of items that flip is what was observed and, on top of it, what the loss itself
+    brings, added as independent spreads are. Simulated (margins shifted by a loss and blurred by
+    rounding, 300 and 1,000 items) the loss so found has a power of 80 to 84 %; with the larger of
+    the two alone it would be 65 to 79 %, and the loss understated.
 
     Args:
         items: that both models answered.

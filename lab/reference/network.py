@@ -24,8 +24,8 @@ def _causal_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attend in blocks of 256 queries, twice as fast as PyTorch's fused kernel on a CPU.
 
-    Shapes as Transformers hands them on: query [batch, heads, tokens, width], key and value with
-    fewer heads; returns [batch, tokens, heads, width].
+    Shapes are as Transformers hands them on: query [batch, heads, tokens, width], key and value
+    with fewer heads; returns [batch, tokens, heads, width].
     """
     groups = query.shape[1] // key.shape[1]
     key, value = (heads.repeat_interleave(groups, dim=1) for heads in (key, value))

@@ -1,8 +1,8 @@
 """Train the reference model: ``python -m lab.reference.train --data-dir DIR --work-dir DIR``.
 
-Seeded, and a pure function of the step: a run that was killed goes on from its last checkpoint
-and ends with the same batches. Prose is learned from as before, and answers of the task suites'
-training items beside it, so that what a quantized model loses of them can be measured.
+Training is seeded, and a pure function of the step: a run that was killed goes on from its last
+checkpoint and ends with the same batches. Prose is learned from as before, and answers of the task
+suites' training items beside it, so that what a quantized model loses of them can be measured.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Time INT4 linears on a CPU against the vendor's product in the same dtype, by tokens.
 
-Every way that `kernels.cpu` knows, and what it chooses; with a compiler and without. Calls of all
-take turns, each on copies of the weight that together exceed the caches.
+Every way that `kernels.cpu` knows, and what it chooses, is timed with a compiler and without. Calls
+of all take turns, each on copies of the weight that together exceed the caches.
 """
 
 from __future__ import annotations

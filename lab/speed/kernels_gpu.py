@@ -1,8 +1,8 @@
 """Time linears on a CUDA GPU: FP16's vendor product, our INT4, PyTorch's, GemLite's.
 
-All in one process, on weights rotated beyond the L2, in CUDA graphs, so that neither launches nor a
-warm cache flatter anybody; each peer's answer is checked before it is timed. A peer that is not
-installed, or fails, is named with the reason.
+All run in one process, on weights rotated beyond the L2, in CUDA graphs, so that neither launches
+nor a warm cache flatter anybody; each peer's answer is checked before it is timed. A peer that is
+not installed, or fails, is named with the reason.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""AWQ's GEMM layout, as AutoAWQ, vLLM and Transformers read it: 4 bits only.
+"""AWQ's GEMM layout, which AutoAWQ, vLLM and Transformers read, holds 4 bits only.
 
 ``qweight`` is int32 [K, N/8] and ``qzeros`` int32 [K/G, N/8]: a word's nibbles, from the lowest,
 are of outputs 0, 2, 4, 6, 1, 3, 5, 7 of eight. ``scales`` is [K/G, N].

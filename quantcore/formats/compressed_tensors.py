@@ -1,4 +1,4 @@
-"""The pack-quantized format of compressed-tensors, as vLLM and Transformers read it: 2 to 8 bits.
+"""compressed-tensors' pack-quantized format, which vLLM and Transformers read, holds 2 to 8 bits.
 
 ``weight_packed`` is int32 [N, ceil(K b/32)], a dense stream of each output's codes.
 ``weight_scale`` is [N, K/G]; ``weight_zero_point`` int32 [ceil(N b/32), K/G], a stream along the

@@ -173,7 +173,7 @@ def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """A folder's linears are packed so."""
+    """A packed folder says how its linears are packed."""
 
     name: str
     """The format is called so."""

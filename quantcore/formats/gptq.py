@@ -1,4 +1,4 @@
-"""GPTQ's layout, as AutoGPTQ, GPTQModel and vLLM read it.
+"""GPTQ's layout is written and read as AutoGPTQ, GPTQModel and vLLM read it.
 
 ``qweight`` is int32 [K b/32, N], a dense stream of each output's codes along its inputs. ``qzeros``
 is int32 [K/G, N b/32], a stream along the outputs: zero points less 1 in version 1 of the format

@@ -109,7 +109,7 @@ class Suite(ABC):
     def trial_batch(self) -> Tensor | None:
         """Give a batch as the model will run it, int64 [batch, tokens], to measure the pace with.
 
-        None: such a suite has no one kind of batch.
+        It is None for a suite that has no one kind of batch.
         """
         return None
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from bench.comparison.compare import compare
 from bench.comparison.quantize import quantize
 from bench.comparison.request import Request
+from quantcore import grid
 from quantcore.checkpoint import MANIFEST, load
 from quantcore.errors import InputError
 from quantcore.formats import folder as folders
@@ -47,11 +48,14 @@ def test_a_packed_folder_is_what_was_measured(
     path = quantize(request_for, method=method, scheme=scheme, out=tmp_path / "packed")
     told = config_of(path)["quantization_config"]
     assert told["quant_method"] == served
-    assert json.loads((path / MANIFEST).read_text("utf-8"))["format"]["name"] == served
+    manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+    assert manifest["format"]["name"] == served
     request = request_for.but(methods=(method,), schemes=(scheme,))
     measured = compare(request, out=tmp_path / "cells").records[1].perplexity
     alone = request_for.but(model=str(path), methods=(), schemes=())
     evaluated = compare(alone, out=tmp_path / "alone").records[0]
+    # A gate holds the folder to what was quantized on the spot.
+    assert manifest["grid_version"] == grid.version_of(QuantScheme.parse(scheme))
     assert measured is not None
     assert evaluated.perplexity is not None
     assert evaluated.perplexity.window_nll == measured.window_nll
