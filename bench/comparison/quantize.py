@@ -60,9 +60,9 @@ def quantize(
     whole = WholeFolder(out)
     with whole as folder:  # from here on: two of the same would both do the work
         loaded = open_model(request)
-        whole.need(sum(p.numel() * p.element_size() for p in loaded.model.parameters()))
         structure = _structure(request, loaded, parsed, say)
         keeper = _keeper(checkpoint_format, loaded, structure, chosen, parsed, say)
+        whole.need(_bytes(loaded, structure, parsed, keeper))
         manifest = _quantized(request, loaded, structure, chosen, parsed, keeper, say)
         manifest["format"] = {"name": keeper.name, "weights": keeper.weights}
         save(loaded, folder, manifest, keeper)
@@ -115,6 +115,15 @@ def _keeper(
             f"vLLM 0.33 refuses {name} with a group for every input, which {chosen.name} makes"
         )
     return Packer(name=name, scheme=parsed, left_out=left_out, extras=chosen.extras)
+
+
+def _bytes(
+    loaded: LoadedModel, structure: Structure, parsed: QuantScheme, keeper: Keeper | Packer
+) -> int:
+    """Count what the weights will take, so that a disk without room is refused before the work."""
+    if isinstance(keeper, Keeper):
+        return sum(p.numel() * p.element_size() for p in loaded.model.parameters())
+    return stored_bytes(loaded.model, structure, parsed, item_bytes=loaded.item_bytes)
 
 
 def _quantized(

@@ -94,10 +94,22 @@ def test_what_a_backend_does_not_take_falls_back_with_a_notice(
     assert any("takes 4 bits, not 3" in one for one in quantized.notices)
 
 
-def test_a_folder_runs_from_its_codes(small: Request, tmp_path: Path) -> None:
-    folder = quantize(small, method="gptq", scheme="int4-g32", out=tmp_path / "folder")
-    loaded = open_model(small.but(model=str(folder)))
-    kept = codes.load(folder)
+@pytest.mark.parametrize(
+    ("method", "checkpoint_format"),
+    [("gptq", None), ("gptq-actorder", "hf"), ("gptq-actorder", "gptq")],
+)
+def test_a_folder_runs_from_its_codes(
+    small: Request, tmp_path: Path, method: str, checkpoint_format: str | None
+) -> None:
+    folder = quantize(
+        small,
+        method=method,
+        scheme="int4-g32",
+        out=tmp_path / "folder",
+        checkpoint_format=checkpoint_format,
+    )
+    loaded = open_model(small.but(model=str(folder), methods=(), schemes=()))
+    kept = codes.of(loaded)
     for name, weight in kept.items():
         linear = loaded.model.get_submodule(name)
         assert torch.equal(weight.dequantize(), linear.weight.detach()), name

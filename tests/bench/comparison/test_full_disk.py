@@ -119,7 +119,7 @@ def becomes_full(words: list[str], room: int, place: Path, alone: Alone) -> bool
 NAMED = {"compare": "run", "quantize": "--out model", "baseline": r"awq-bench-runs|baseline\.json"}
 """What a command says cannot be written."""
 
-SHORT_KIB = {"compare": (60,), "quantize": (300,), "baseline": (30,)}
+SHORT_KIB = {"compare": (60,), "quantize": (100,), "baseline": (30,)}
 
 
 @pytest.mark.parametrize("name", SHORT_KIB)
