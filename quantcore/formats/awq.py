@@ -7,6 +7,7 @@ are of outputs 0, 2, 4, 6, 1, 3, 5, 7 of eight. ``scales`` is [K/G, N].
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from quantcore.errors import InputError
 from quantcore.formats import words
-from quantcore.formats.tensors import check_extras, number, scheme_of, take
+from quantcore.formats.tensors import SCALES, check_extras, number, scheme_of, take
 from quantcore.grid import QuantizedWeight
 from quantcore.method import Extra
 from quantcore.scheme import QuantScheme
@@ -24,7 +25,6 @@ ABOUT = "4 bits with zero points: AutoAWQ's GEMM layout"
 SUFFIXES = ("qweight", "qzeros", "scales")
 EXTRAS: frozenset[Extra] = frozenset()
 _ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
-_SCALES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def refusal(scheme: QuantScheme, out_features: int, in_features: int) -> str | None:
@@ -56,11 +56,12 @@ def unpack(
     if why := refusal(scheme, outputs, inputs):
         raise InputError(why)
     groups = inputs // scheme.group_of(inputs)
+    scales = take(tensors, "scales", (groups, outputs), *SCALES)
     return QuantizedWeight(
         codes=_unpacked(take(tensors, "qweight", (inputs, outputs // 8), torch.int32)),
         zeros=_unpacked(take(tensors, "qzeros", (groups, outputs // 8), torch.int32)),
-        scales=take(tensors, "scales", (groups, outputs), *_SCALES).T.contiguous(),
-        scheme=scheme,
+        scales=scales.T.contiguous(),
+        scheme=replace(scheme, scale_dtype=scales.dtype),
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from quantcore.errors import InputError
 from quantcore.formats import words
-from quantcore.formats.tensors import check_extras, number, scheme_of, take
+from quantcore.formats.tensors import SCALES, check_extras, number, scheme_of, take
 from quantcore.grid import QuantizedWeight
 from quantcore.method import Extra
 from quantcore.scheme import QuantScheme
@@ -28,7 +29,6 @@ SUFFIXES = (
     "weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx",
 )  # fmt: skip
 EXTRAS: frozenset[Extra] = frozenset()  # with actorder group nothing serves it today
-_SCALES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def refusal(scheme: QuantScheme, out_features: int, in_features: int) -> str | None:
@@ -68,11 +68,12 @@ def unpack(
         stream = (words.words_of(outputs, bits), groups)
         zero_point = take(tensors, "weight_zero_point", stream, torch.int32)
         zeros = words.unpack(zero_point.T, bits, outputs).T.contiguous()
+    scales = take(tensors, "weight_scale", (outputs, groups), *SCALES)
     return QuantizedWeight(
         codes=words.unpack(packed, bits, inputs),
         zeros=zeros,
-        scales=take(tensors, "weight_scale", (outputs, groups), *_SCALES).contiguous(),
-        scheme=scheme,
+        scales=scales.contiguous(),
+        scheme=replace(scheme, scale_dtype=scales.dtype),
         group_index=_group_index(tensors, inputs, groups),
     )
 

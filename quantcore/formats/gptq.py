@@ -9,6 +9,7 @@ is int32 [K/G, N b/32], a stream along the outputs: zero points less 1 in versio
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from quantcore.errors import InputError
 from quantcore.formats import words
-from quantcore.formats.tensors import check_extras, number, scheme_of, take
+from quantcore.formats.tensors import SCALES, check_extras, number, scheme_of, take
 from quantcore.grid import QuantizedWeight
 from quantcore.method import Extra
 from quantcore.scheme import QuantScheme
@@ -26,7 +27,6 @@ ABOUT = "2, 3, 4 or 8 bits; vLLM serves 4 and 8, symmetric"
 SUFFIXES = ("qweight", "qzeros", "scales", "g_idx")
 EXTRAS: frozenset[Extra] = frozenset({"group_index"})
 _WIDTHS = (2, 3, 4, 8)  # of others GPTQModel makes planes of bits, which nothing else reads
-_SCALES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def refusal(scheme: QuantScheme, out_features: int, in_features: int) -> str | None:
@@ -82,12 +82,13 @@ def _unpacked(
     groups, bits = inputs // scheme.group_of(inputs), scheme.bits
     qweight = take(tensors, "qweight", (inputs * bits // 32, outputs), torch.int32)
     qzeros = take(tensors, "qzeros", (groups, outputs * bits // 32), torch.int32)
+    scales = take(tensors, "scales", (groups, outputs), *SCALES)
     zeros = (words.unpack(qzeros, bits, outputs) + less) & scheme.top_code
     return QuantizedWeight(
         codes=words.unpack(qweight.T, bits, inputs),
         zeros=zeros.T.contiguous(),
-        scales=take(tensors, "scales", (groups, outputs), *_SCALES).T.contiguous(),
-        scheme=scheme,
+        scales=scales.T.contiguous(),
+        scheme=replace(scheme, scale_dtype=scales.dtype),
         group_index=_group_index(tensors, inputs, groups),
     )
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from quantcore.errors import InputError
 from quantcore.grid import QuantizedWeight
 from quantcore.method import Extra
 from quantcore.scheme import QuantScheme
+
+SCALES = (torch.float16, torch.bfloat16, torch.float32)
+"""Scales are stored in one of these, which a weight's scheme then names."""
 
 
 class Format(Protocol):

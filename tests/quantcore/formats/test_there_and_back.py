@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernels.linear import QuantizedLinear
 from quantcore.errors import InputError
 from quantcore.formats import awq, compressed_tensors, gptq, words
 from quantcore.grid import QuantizedWeight, quantize
@@ -77,6 +78,19 @@ def test_weights_come_back(
     again = layout.unpack(tensors, layout.scheme(layout.config(scheme, [])), tuple(one.codes.shape))
     assert same(replace(again, scheme=scheme), one)
     assert torch.equal(again.dequantize(), one.dequantize())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("layout", FORMATS.values(), ids=FORMATS)
+def test_the_scheme_names_the_dtype_of_the_scales(layout: ModuleType, dtype: torch.dtype) -> None:
+    """Others store them in bfloat16, and backends lay scales out by what the scheme says."""
+    scheme = QuantScheme(bits=4, group_size=32, scale_dtype=dtype)
+    one = weight(32, 64, scheme, 0)
+    again = layout.unpack(layout.pack(one), QuantScheme.parse("int4-g32"), (32, 64))
+    assert same(again, one)
+    assert again.scales.dtype is dtype
+    layer = QuantizedLinear(again, None, backend="dequant", dtype=torch.float32)
+    assert torch.equal(layer.quantized().dequantize(), one.dequantize())
 
 
 def word(text: str) -> int:
