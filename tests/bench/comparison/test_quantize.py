@@ -175,7 +175,7 @@ def test_a_damaged_folder_is_refused_by_the_tensors_name(
     ("change", "said"),
     [
         ({"bits": 3}, "has 3 bits; AWQ checkpoints hold 4"),
-        ({"group_size": 64}, "must be int32"),
+        ({"group_size": 64}, "scales is float16 .* and must be float16 or"),
         ({"group_size": "all"}, "group_size 'all'; it must be a whole number"),
         ({"version": "gemv"}, "AWQ's version 'gemv' is not read here"),
         ({"quant_method": "bitsandbytes"}, r"already quantized \(bitsandbytes\), by a format that"),
