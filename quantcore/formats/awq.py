@@ -15,7 +15,7 @@ from torch import Tensor
 
 from quantcore.errors import InputError
 from quantcore.formats import words
-from quantcore.formats.tensors import SCALES, check_extras, number, scheme_of, take
+from quantcore.formats.tensors import SCALES, check_extras, number, refuse_settings, scheme_of, take
 from quantcore.grid import QuantizedWeight
 from quantcore.method import Extra
 from quantcore.scheme import QuantScheme
@@ -105,9 +105,15 @@ def scheme(config: Mapping[str, Any]) -> QuantScheme:
     version = str(config.get("version", "gemm")).lower()
     if version != "gemm":
         raise InputError(f"AWQ's version {version!r} is not read here; only gemm is")
+    refuse_settings(config, dynamic="a scheme of its own for some linears")
     if config.get("zero_point", True) is not True:
         raise InputError("AWQ without zero points (zero_point false) is not read here")
     bits = number(config, "bits", "w_bit")
     if bits != 4:
         raise InputError(f"quantization_config has {bits} bits; AWQ checkpoints hold 4")
     return scheme_of(bits, number(config, "group_size", "q_group_size"), symmetric=False)
+
+
+def is_ordered(config: Mapping[str, Any]) -> bool:
+    """See `quantcore.formats.tensors.Format.is_ordered`; there is no group index."""
+    return False

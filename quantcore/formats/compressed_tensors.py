@@ -8,7 +8,6 @@ counts values from -2^(b-1) and stores them from 0, which are this project's cod
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,7 +17,15 @@ from torch import Tensor
 
 from quantcore.errors import InputError
 from quantcore.formats import words
-from quantcore.formats.tensors import SCALES, check_extras, number, scheme_of, take
+from quantcore.formats.tensors import (
+    SCALES,
+    check_extras,
+    group_index,
+    number,
+    refuse_settings,
+    scheme_of,
+    take,
+)
 from quantcore.grid import QuantizedWeight
 from quantcore.method import Extra
 from quantcore.scheme import QuantScheme
@@ -74,20 +81,8 @@ def unpack(
         zeros=zeros,
         scales=scales.contiguous(),
         scheme=replace(scheme, scale_dtype=scales.dtype),
-        group_index=_group_index(tensors, inputs, groups),
+        group_index=group_index(tensors, "weight_g_idx", inputs, groups),
     )
-
-
-def _group_index(tensors: Mapping[str, Tensor], inputs: int, groups: int) -> Tensor | None:
-    if "weight_g_idx" not in tensors:
-        return None
-    index = take(tensors, "weight_g_idx", (inputs,), torch.int32, torch.int64).to(torch.int64)
-    if int(index.min()) < 0 or int(index.max()) >= groups:
-        raise InputError(
-            f"weight_g_idx names groups {int(index.min())} to {int(index.max())}, and there are "
-            f"{groups}"
-        )
-    return index
 
 
 def config(
@@ -125,6 +120,12 @@ def scheme(config: Mapping[str, Any]) -> QuantScheme:
         raise InputError(
             f"compressed-tensors format {layout!r} is not read here; pack-quantized is"
         )
+    refuse_settings(
+        config,
+        kv_cache_scheme="a quantized cache",
+        sparsity_config="a sparse layout",
+        transform_config="a transform of weights or activations",
+    )
     groups = config.get("config_groups")
     if not isinstance(groups, Mapping) or len(groups) != 1:
         named = sorted(groups) if isinstance(groups, Mapping) else groups
@@ -133,8 +134,12 @@ def scheme(config: Mapping[str, Any]) -> QuantScheme:
     weights = group.get("weights") if isinstance(group, Mapping) else None
     if not isinstance(weights, Mapping):
         raise InputError("config_groups has no weights")
-    if group.get("input_activations") is not None:
-        raise InputError("config_groups quantizes activations, which is not read here")
+    refuse_settings(
+        group,
+        input_activations="quantized activations",
+        output_activations="quantized activations",
+    )
+    refuse_settings(weights, dynamic="a scale that is chosen at run time")
     if weights.get("type", "int") != "int" or weights.get("strategy") not in ("group", "channel"):
         raise InputError(
             f"weights of type {weights.get('type')!r} by {weights.get('strategy')!r} are not read "
@@ -145,10 +150,7 @@ def scheme(config: Mapping[str, Any]) -> QuantScheme:
     return scheme_of(number(weights, "num_bits"), size, symmetric=symmetric)
 
 
-def ignored(config: Mapping[str, Any], name: str) -> bool:
-    """Say whether a linear is left out: by its name, or by a pattern behind ``re:``."""
-    entries = [str(entry) for entry in config.get("ignore", [])]
-    return any(
-        re.match(entry[3:], name) is not None if entry.startswith("re:") else entry == name
-        for entry in entries
-    )
+def is_ordered(config: Mapping[str, Any]) -> bool:
+    """See `quantcore.formats.tensors.Format.is_ordered`; only old releases wrote it."""
+    (group,) = config["config_groups"].values()
+    return group["weights"].get("actorder") in ("group", "dynamic", True)

@@ -182,6 +182,8 @@ class Packed:
     """By tensor: the file that holds it."""
     names: tuple[str, ...]
     """These linears are packed."""
+    is_ordered: bool
+    """Whether groups may be of inputs that are no neighbours."""
     read: Callable[[Mapping[str, Tensor], QuantScheme, tuple[int, int]], QuantizedWeight]
 
     def codes_beside(self, key: str) -> int:
@@ -214,12 +216,37 @@ class Packed:
             shape = (module.out_features, module.in_features)
             try:
                 codes[name] = self.read(tensors, self.scheme, shape)
+                self._check_order(tensors, codes[name])
             except InputError as error:
+                joint = "." if str(error).partition(" ")[0] in self.suffixes else ": "
                 raise InputError(
-                    f"{folder}: {name}: {error}; download it again, or mend config.json"
+                    f"{folder}: {name}{joint}{error}; download it again, or mend config.json"
                 ) from error
+            bias = f"{name}.bias"
+            has_bias = isinstance(getattr(module, "bias", None), Tensor)
+            if not has_bias and bias in self.files and bool(self._tensor(bias).any()):
+                raise InputError(
+                    f"{folder}: {bias} is not 0, and the model has no place for it; mend "
+                    "config.json, or download it again"
+                )
             module.weight.data.copy_(codes[name].dequantize())
         return codes
+
+    def _check_order(self, tensors: Mapping[str, Tensor], weight: QuantizedWeight) -> None:
+        """Refuse a group index that the configuration does not tell of, and the reverse."""
+        name = next((part for part in self.suffixes if part.endswith("g_idx")), "g_idx")
+        if weight.group_index is not None and not self.is_ordered:
+            raise InputError(
+                f"{name} orders the inputs, and quantization_config says that nothing does "
+                "(desc_act, actorder), so that readers would not agree on the weights"
+            )
+        if self.is_ordered and name not in tensors and weight.scales.shape[1] > 1:
+            raise InputError(f"{name} is missing, and quantization_config says that there is one")
+
+    def _tensor(self, key: str) -> Tensor:
+        with safe_open(self.files[key], framework="pt") as file:
+            tensor: Tensor = file.get_tensor(key)
+        return tensor
 
     def _tensors(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """Read each packed linear's tensors, file by file open."""
@@ -268,16 +295,35 @@ def packed_in(folder: Path, config: Mapping[str, Any], paths: Sequence[Path]) ->
         with safe_open(path, framework="pt") as file:
             files |= dict.fromkeys(file.keys(), path)
     main = f".{layout_of(name).SUFFIXES[0]}"
-    names = tuple(sorted(key.removesuffix(main) for key in files if key.endswith(main)))
+    parts = tuple(f".{suffix}" for suffix in layout_of(name).SUFFIXES)
+    names = tuple(sorted({key.rpartition(".")[0] for key in files if key.endswith(parts)}))
     if not names:
         raise InputError(
             f"{folder} is {name} by its config.json, and no tensor's name ends in {main}; download "
             "it again"
         )
+    for linear in names:
+        if f"{linear}{main}" not in files:
+            raise InputError(
+                f"{folder}: {linear}{main} is missing beside the linear's other tensors; download "
+                "it again"
+            )
+        if f"{linear}.weight" in files:
+            raise InputError(
+                f"{folder}: {linear} is packed, and {linear}.weight is there too: nobody knows "
+                "which is meant; download it again"
+            )
     read = layout_of(name).unpack
     if name == "gptq" and told.get("checkpoint_format") == "gptq_v2":
         read = gptq.unpack_v2
-    return Packed(name=name, scheme=scheme, files=files, names=names, read=read)
+    return Packed(
+        name=name,
+        scheme=scheme,
+        files=files,
+        names=names,
+        is_ordered=layout_of(name).is_ordered(told),
+        read=read,
+    )
 
 
 def numbers_in(path: Path, packed: Packed | None) -> int:

@@ -17,7 +17,17 @@ from torch import Tensor
 
 from quantcore.errors import InputError
 from quantcore.formats import words
-from quantcore.formats.tensors import SCALES, check_extras, number, scheme_of, take
+from quantcore.formats.tensors import (
+    SCALES,
+    check_extras,
+    check_symmetric,
+    consecutive,
+    group_index,
+    number,
+    refuse_settings,
+    scheme_of,
+    take,
+)
 from quantcore.grid import QuantizedWeight
 from quantcore.method import Extra
 from quantcore.scheme import QuantScheme
@@ -50,7 +60,7 @@ def pack(weight: QuantizedWeight) -> dict[str, Tensor]:
         raise InputError(why)
     bits, index = weight.scheme.bits, weight.group_index
     if index is None:
-        index = _consecutive(inputs, weight.scales.shape[1])
+        index = consecutive(inputs, weight.scales.shape[1])
     return {
         "qweight": words.pack(weight.codes, bits).T.contiguous(),
         "qzeros": words.pack((weight.zeros.T - 1) & weight.scheme.top_code, bits),
@@ -84,29 +94,14 @@ def _unpacked(
     qzeros = take(tensors, "qzeros", (groups, outputs * bits // 32), torch.int32)
     scales = take(tensors, "scales", (groups, outputs), *SCALES)
     zeros = (words.unpack(qzeros, bits, outputs) + less) & scheme.top_code
+    check_symmetric(zeros, scheme, "qzeros")
     return QuantizedWeight(
         codes=words.unpack(qweight.T, bits, inputs),
         zeros=zeros.T.contiguous(),
         scales=scales.T.contiguous(),
         scheme=replace(scheme, scale_dtype=scales.dtype),
-        group_index=_group_index(tensors, inputs, groups),
+        group_index=group_index(tensors, "g_idx", inputs, groups),
     )
-
-
-def _group_index(tensors: Mapping[str, Tensor], inputs: int, groups: int) -> Tensor | None:
-    """Read the group of every input; None where groups are consecutive inputs."""
-    if "g_idx" not in tensors:
-        return None
-    index = take(tensors, "g_idx", (inputs,), torch.int32, torch.int64).to(torch.int64)
-    if int(index.min()) < 0 or int(index.max()) >= groups:
-        raise InputError(
-            f"g_idx names groups {int(index.min())} to {int(index.max())}, and there are {groups}"
-        )
-    return None if torch.equal(index, _consecutive(inputs, groups)) else index
-
-
-def _consecutive(inputs: int, groups: int) -> Tensor:
-    return torch.arange(inputs) // (inputs // groups)
 
 
 def config(
@@ -138,6 +133,14 @@ def scheme(config: Mapping[str, Any]) -> QuantScheme:
     layout = config.get("checkpoint_format", "gptq")
     if layout not in ("gptq", "gptq_v2"):
         raise InputError(f"GPTQ's checkpoint_format {layout!r} is not read here")
+    dynamic = config.get("dynamic") or {}
+    if not all(str(pattern).startswith("-:") for pattern in dynamic):
+        refuse_settings(config, dynamic="a scheme of its own for some linears")
     return scheme_of(
         number(config, "bits"), number(config, "group_size"), symmetric=config.get("sym") is True
     )
+
+
+def is_ordered(config: Mapping[str, Any]) -> bool:
+    """See `quantcore.formats.tensors.Format.is_ordered`."""
+    return config.get("desc_act") is True

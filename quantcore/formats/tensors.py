@@ -67,6 +67,9 @@ class Format(Protocol):
             InputError: names a field that is missing, or that nothing here decodes.
         """
 
+    def is_ordered(self, config: Mapping[str, Any]) -> bool:
+        """Say whether groups may be of inputs that are no neighbours, as a group index tells."""
+
 
 def take(
     tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...], *dtypes: object
@@ -86,6 +89,61 @@ def take(
             f"{name} is {held} {list(tensor.shape)}, and must be {wanted} {list(shape)}"
         )
     return tensor
+
+
+def group_index(
+    tensors: Mapping[str, Tensor], name: str, inputs: int, groups: int
+) -> Tensor | None:
+    """Read the group of every input, int64 [K]; None where groups are consecutive inputs.
+
+    Raises:
+        InputError: an entry names no group, or groups are not of one size, as kernels need them.
+    """
+    if name not in tensors:
+        return None
+    index = take(tensors, name, (inputs,), torch.int32, torch.int64).to(torch.int64)
+    if int(index.min()) < 0 or int(index.max()) >= groups:
+        raise InputError(
+            f"{name} names groups {int(index.min())} to {int(index.max())}, and there are {groups}"
+        )
+    sizes = torch.bincount(index, minlength=groups)
+    if not bool((sizes == inputs // groups).all()):
+        odd = int((sizes != inputs // groups).nonzero()[0])
+        raise InputError(
+            f"{name} gives {int(sizes[odd])} inputs to group {odd}, and every group has "
+            f"{inputs // groups}"
+        )
+    return None if torch.equal(index, consecutive(inputs, groups)) else index
+
+
+def consecutive(inputs: int, groups: int) -> Tensor:
+    """Give the group of every input, int64 [K], where groups are consecutive inputs."""
+    return torch.arange(inputs) // (inputs // groups)
+
+
+def check_symmetric(zeros: Tensor, scheme: QuantScheme, name: str) -> None:
+    """Refuse zero points that the scheme says are not there: readers would not agree.
+
+    Raises:
+        InputError: names the tensor, and the zero point found.
+    """
+    middle = 2 ** (scheme.bits - 1)
+    if scheme.symmetric and bool((zeros != middle).any()):
+        raise InputError(
+            f"{name} holds a zero point of {int(zeros[zeros != middle][0])}, and "
+            f"quantization_config says symmetric, which is {middle} everywhere"
+        )
+
+
+def refuse_settings(config: Mapping[str, Any], **meanings: str) -> None:
+    """Refuse settings that change what codes mean, where they are set.
+
+    Raises:
+        InputError: names the setting, its value and what it means.
+    """
+    for name, meaning in meanings.items():
+        if config.get(name):
+            raise InputError(f"{name} is {str(config[name])[:60]}: {meaning} is not read here")
 
 
 def check_extras(weight: QuantizedWeight, layout: str, held: Collection[Extra]) -> None:
@@ -117,6 +175,12 @@ def number(config: Mapping[str, Any], *names: str) -> int:
     """
     name = next((name for name in names if name in config), None)
     value = None if name is None else config[name]
+    other = next((one for one in names if config.get(one, value) != value), None)
+    if other is not None:
+        raise InputError(
+            f"quantization_config contradicts itself: {name} {value!r} and {other} "
+            f"{config[other]!r}"
+        )
     if type(value) is not int:
         raise InputError(
             f"quantization_config has {name or names[0]} {value!r}; it must be a whole number"

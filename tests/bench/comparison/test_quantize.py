@@ -144,16 +144,26 @@ def cut(tensors: dict[str, torch.Tensor], name: str) -> None:
     tensors[name] = tensors[name][:-1].contiguous()
 
 
+def plain(tensors: dict[str, torch.Tensor], name: str) -> None:
+    tensors[name] = torch.zeros(64, 64)
+
+
+def ones(tensors: dict[str, torch.Tensor], name: str) -> None:
+    tensors[name] = torch.ones(64)
+
+
 PLACE = "model.layers.1.mlp.up_proj"
 
 
 @pytest.mark.parametrize(
     ("damage", "name", "said"),
     [
-        (drop, "qzeros", rf"{PLACE}: qzeros is missing; download it again"),
-        (cut, "qweight", rf"{PLACE}: qweight is int32 .*, and must be int32"),
-        (cut, "scales", rf"{PLACE}: scales is float16 .*, and must be float16 or"),
-        (drop, "qweight", r"1 weights are missing, first model.layers.1.mlp.up_proj.weight"),
+        (drop, "qzeros", rf"{PLACE}\.qzeros is missing; download it again"),
+        (cut, "qweight", rf"{PLACE}\.qweight is int32 .*, and must be int32"),
+        (cut, "scales", rf"{PLACE}\.scales is float16 .*, and must be float16 or"),
+        (drop, "qweight", rf"{PLACE}\.qweight is missing beside the linear's other tensors"),
+        (plain, "weight", rf"{PLACE} is packed, and {PLACE}\.weight is there too"),
+        (ones, "bias", rf"{PLACE}\.bias is not 0, and the model has no place for it"),
     ],
 )
 def test_a_damaged_folder_is_refused_by_the_tensors_name(
@@ -175,12 +185,13 @@ def test_a_damaged_folder_is_refused_by_the_tensors_name(
     ("change", "said"),
     [
         ({"bits": 3}, "has 3 bits; AWQ checkpoints hold 4"),
-        ({"group_size": 64}, "scales is float16 .* and must be float16 or"),
+        ({"group_size": 64}, "scales is float16 .* must be float16 .*"),
+        ({"w_bit": 3}, "contradicts itself: bits 4 and w_bit 3"),
         ({"group_size": "all"}, "group_size 'all'; it must be a whole number"),
         ({"version": "gemv"}, "AWQ's version 'gemv' is not read here"),
         ({"quant_method": "bitsandbytes"}, r"already quantized \(bitsandbytes\), by a format that"),
         ({"quant_method": "compressed-tensors"}, "format None is not read here"),
-        ({"quant_method": "gptq"}, r"must be int32"),
+        ({"quant_method": "gptq"}, r"down_proj\.\w+ is .*must be"),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_refused(
@@ -191,6 +202,30 @@ def test_a_configuration_that_does_not_fit_is_refused(
     config["quantization_config"] |= change
     (path / "config.json").write_text(json.dumps(config), "utf-8")
     with pytest.raises(InputError, match=said):
+        opened(path)
+
+
+@pytest.mark.parametrize(
+    ("desc_act", "damage", "said"),
+    [
+        (False, "flip", r"g_idx orders the inputs, and quantization_config says that nothing does"),
+        (True, "drop", r"g_idx is missing, and quantization_config says that there is one"),
+    ],
+)
+def test_a_group_index_and_its_configuration_agree(
+    request_for: Request, tmp_path: Path, desc_act: bool, damage: str, said: str
+) -> None:
+    """Engines take the configuration's word, and would decode other weights."""
+    path = quantize(request_for, method="rtn", scheme="int4-g32-sym", out=tmp_path / "packed")
+    config = config_of(path)
+    config["quantization_config"]["desc_act"] = desc_act
+    (path / "config.json").write_text(json.dumps(config), "utf-8")
+    tensors = load_file(path / "model.safetensors")
+    index = tensors.pop(f"{PLACE}.g_idx")
+    if damage == "flip":
+        tensors[f"{PLACE}.g_idx"] = index.flip(0).contiguous()
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=rf"{PLACE}\.{said}"):
         opened(path)
 
 

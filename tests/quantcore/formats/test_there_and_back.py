@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -160,6 +161,56 @@ def test_what_is_missing_or_misshapen_is_named(layout: ModuleType) -> None:
         wrong = torch.cat([tensors[name], tensors[name]])
         with pytest.raises(InputError, match=rf"^{name} is .*must be"):
             layout.unpack({**tensors, name: wrong}, one.scheme, (32, 64))
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        (torch.full((64,), 2), "g_idx names groups 2 to 2, and there are 2"),
+        (torch.zeros(64), "g_idx gives 64 inputs to group 0, and every group has 32"),
+    ],
+    ids=["beyond", "uneven"],
+)
+def test_a_group_index_that_kernels_cannot_run_is_refused(entries: torch.Tensor, said: str) -> None:
+    one = weight(32, 64, QuantScheme.parse("int4-g32"), 0)
+    index = entries.to(torch.int32)
+    with pytest.raises(InputError, match=said):
+        gptq.unpack({**gptq.pack(one), "g_idx": index}, one.scheme, (32, 64))
+    tensors = {**compressed_tensors.pack(one), "weight_g_idx": index}
+    with pytest.raises(InputError, match=f"weight_{said}"):
+        compressed_tensors.unpack(tensors, one.scheme, (32, 64))
+
+
+def test_zero_points_that_a_symmetric_scheme_has_not_are_refused() -> None:
+    """Engines take the scheme's word, and would decode other weights."""
+    one = weight(32, 64, QuantScheme.parse("int4-g32"), 0)
+    with pytest.raises(InputError, match=r"^qzeros holds a zero point of .*says symmetric"):
+        gptq.unpack(gptq.pack(one), QuantScheme.parse("int4-g32-sym"), (32, 64))
+
+
+def weights_with(**changes: object) -> dict[str, Any]:
+    """A configuration of compressed-tensors with other settings of its weights."""
+    config = compressed_tensors.config(QuantScheme.parse("int4-g32"), [])
+    config["config_groups"]["group_0"]["weights"] |= changes
+    return config
+
+
+@pytest.mark.parametrize(
+    ("layout", "config", "said"),
+    [
+        (gptq, {"dynamic": {"+:.*up_proj": {"bits": 8}}}, "dynamic is .*a scheme of its own"),
+        (awq, {"dynamic": {".*up_proj": {"bits": 8}}}, "dynamic is .*a scheme of its own"),
+        (compressed_tensors, {"kv_cache_scheme": {"num_bits": 8}}, "kv_cache_scheme is"),
+        (compressed_tensors, {"sparsity_config": {"format": "2:4"}}, "sparsity_config is"),
+        (compressed_tensors, {"transform_config": {"R1": "hadamard"}}, "transform_config is"),
+        (compressed_tensors, weights_with(dynamic=True), "dynamic is True"),
+    ],
+)
+def test_settings_that_change_what_codes_mean_are_refused(
+    layout: ModuleType, config: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        layout.scheme({**layout.config(QuantScheme.parse("int4-g32"), []), **config})
 
 
 def test_scales_of_inputs_have_no_place() -> None:
