@@ -63,7 +63,7 @@ def pack(weight: QuantizedWeight) -> dict[str, Tensor]:
         index = consecutive(inputs, weight.scales.shape[1])
     return {
         "qweight": words.pack(weight.codes, bits).T.contiguous(),
-        "qzeros": words.pack((weight.zeros.T - 1) & weight.scheme.top_code, bits),
+        "qzeros": _shifted(words.pack(weight.zeros.T, bits), bits, by=-1),
         "scales": weight.scales.T.contiguous(),
         "g_idx": index.to(torch.int32),
     }
@@ -93,7 +93,7 @@ def _unpacked(
     qweight = take(tensors, "qweight", (inputs * bits // 32, outputs), torch.int32)
     qzeros = take(tensors, "qzeros", (groups, outputs * bits // 32), torch.int32)
     scales = take(tensors, "scales", (groups, outputs), *SCALES)
-    zeros = (words.unpack(qzeros, bits, outputs) + less) & scheme.top_code
+    zeros = words.unpack(_shifted(qzeros, bits, by=less), bits, outputs)
     check_symmetric(zeros, scheme, "qzeros")
     return QuantizedWeight(
         codes=words.unpack(qweight.T, bits, inputs),
@@ -102,6 +102,19 @@ def _unpacked(
         scheme=replace(scheme, scale_dtype=scales.dtype),
         group_index=group_index(tensors, "g_idx", inputs, groups),
     )
+
+
+def _shifted(qzeros: Tensor, bits: int, *, by: int) -> Tensor:
+    """Add 1, 0 or -1 to every zero point as GPTQModel does, so that both read the same.
+
+    It adds to whole words, where no zero point lies across two: one of 0 less 1 borrows from its
+    neighbour, and gives back. Of 3 bits it adds to each by itself.
+    """
+    outputs = qzeros.shape[-1] * 32 // bits
+    if by and 32 % bits:
+        return words.pack((words.unpack(qzeros, bits, outputs) + by) & 2**bits - 1, bits)
+    ones = words.pack(torch.ones(outputs, dtype=torch.uint8), bits)
+    return qzeros + by * ones
 
 
 def config(

@@ -65,6 +65,15 @@ def test_gptqmodel(name: str) -> None:
     assert torch.equal(again.zeros, second["zeros"])
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_a_zero_point_of_0_borrows_as_in_gptqmodel(bits: int) -> None:
+    """It has no place in the first version, and GPTQModel subtracts from whole words."""
+    scheme = QuantScheme(bits=bits, group_size=32)
+    parts = held()[f"gptq with 0/{scheme.name}"]
+    assert not parts["zeros"].all()
+    check(gptq, parts, scheme)
+
+
 def test_awqs_words_mean_what_autoawq_decodes() -> None:
     parts = held()["awq"]
     weight = awq.unpack(parts, QuantScheme.parse("int4-g32"), (24, 64))
