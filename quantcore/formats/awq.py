@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from quantcore.errors import InputError
-from quantcore.formats import words
 from quantcore.formats.tensors import SCALES, check_extras, number, refuse_settings, scheme_of, take
 from quantcore.grid import QuantizedWeight
 from quantcore.method import Extra
@@ -25,6 +24,7 @@ ABOUT = "4 bits with zero points: AutoAWQ's GEMM layout"
 SUFFIXES = ("qweight", "qzeros", "scales")
 EXTRAS: frozenset[Extra] = frozenset()
 _ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+_CHUNK = 2**17  # words that are unpacked at a time: half a MiB, which stays in the second cache
 
 
 def refusal(scheme: QuantScheme, out_features: int, in_features: int) -> str | None:
@@ -42,8 +42,8 @@ def pack(weight: QuantizedWeight) -> dict[str, Tensor]:
     if why := refusal(weight.scheme, *weight.codes.shape):
         raise InputError(why)
     return {
-        "qweight": _packed(weight.codes.T),
-        "qzeros": _packed(weight.zeros.T),
+        "qweight": _packed(weight.codes),
+        "qzeros": _packed(weight.zeros),
         "scales": weight.scales.T.contiguous(),
     }
 
@@ -66,21 +66,29 @@ def unpack(
 
 
 def _packed(codes: Tensor) -> Tensor:
-    """Pack uint8 [rows, N] as int32 [rows, N/8]."""
-    return words.pack(codes.unflatten(-1, (-1, 8))[..., list(_ORDER)].flatten(-2), 4)
+    """Pack uint8 [N, rows] as int32 [rows, N/8]."""
+    eights = codes.unflatten(0, (-1, 8))
+    packed = torch.zeros(len(eights), eights.shape[2], dtype=torch.int32)
+    for place in range(0, 8, 2):
+        low, high = eights[:, _ORDER[place]], eights[:, _ORDER[place + 1]]
+        packed |= (low | (high << 4)).to(torch.int32) << (4 * place)
+    return packed.T.contiguous()
 
 
 def _unpacked(packed: Tensor) -> Tensor:
-    """Unpack int32 [rows, N/8] to uint8 [N, rows]: words are turned round, a fourth as many."""
-    rows, eighths = packed.shape
-    # [N/8, bytes of a word, rows]: of each, two outputs come as two whole rows.
-    pairs = words.plain(packed.T).view(torch.uint8).view(eighths, rows, 4).transpose(1, 2)
-    pairs = pairs.contiguous()
-    codes = pairs.new_empty(eighths, 8, rows)
-    for byte in range(4):
-        torch.bitwise_and(pairs[:, byte], 15, out=codes[:, _ORDER[2 * byte]])
-        torch.bitwise_right_shift(pairs[:, byte], 4, out=codes[:, _ORDER[2 * byte + 1]])
-    return codes.view(8 * eighths, rows)
+    """Unpack int32 [rows, N/8] to uint8 [N, rows]: a byte of each word, two outputs, at a time."""
+    rows, count = packed.shape
+    turned = packed.T.contiguous()  # a fourth as many numbers as there would be codes
+    codes = torch.empty(count, 8, rows, dtype=torch.uint8)
+    at_once = max(1, _CHUNK // rows)
+    shifted = torch.empty(min(at_once, count), rows, dtype=torch.int32)
+    for there, here in zip(codes.split(at_once), turned.split(at_once), strict=True):
+        for place in range(0, 8, 2):
+            both = torch.bitwise_right_shift(here, 4 * place, out=shifted[: len(here)])
+            both = both.to(torch.uint8)
+            torch.bitwise_and(both, 15, out=there[:, _ORDER[place]])
+            torch.bitwise_right_shift(both, 4, out=there[:, _ORDER[place + 1]])
+    return codes.flatten(0, 1)
 
 
 def config(
