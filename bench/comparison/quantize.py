@@ -57,7 +57,7 @@ def quantize(
     if checkpoint_format not in (None, HF):
         layout_of(checkpoint_format)
     chosen, parsed = registry.method(method), QuantScheme.parse(scheme)
-    whole = WholeFolder(out)
+    whole = WholeFolder(out := Path(out))  # a string is a path, too
     with whole as folder:  # from here on: two of the same would both do the work
         loaded = open_model(request)
         structure = _structure(request, loaded, parsed, say)

@@ -163,7 +163,7 @@ class RunFolder:
 def _whole_record(folder: Path, cell: Cell) -> Record | None:
     """Read a folder's record of a cell; None if it has none on which every suite was measured."""
     file = folder / cell.file_name
-    if not file.is_file():
+    if not file.exists():
         return None
     record = read_record(file)
     return record if record.cell.id == cell.id and record.status == "done" else None
@@ -259,8 +259,19 @@ def _differences(manifest: dict[str, Any], request: Request) -> str:
     """Name what a comparison in a folder asked for otherwise."""
     there, here = manifest.get("request"), _declared(request)
     there = there if isinstance(there, dict) else {}
-    others = [f"{k} {there.get(k)!r}, now {here[k]!r}" for k in here if there.get(k) != here[k]]
+    others = [
+        f"{setting_name(name)} {_written(there.get(name))}, now {_written(value)}"
+        for name, value in here.items()
+        if there.get(name) != value
+    ]
     return "; ".join(others) or "the same request, but other weights, text or program version"
+
+
+def _written(value: object) -> str:
+    """Write an option's value as it is typed."""
+    if value is None or value == []:
+        return "not given"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from bench.gate.noise import Noise, detectable_of, gates_of, noise_of
 from bench.gate.null_runs import ErrorRates
 from bench.gate.units import measure_of, shown
 from bench.records.document import write_json
-from bench.report import escape
+from bench.report import escape, labels
 from bench.report import grid as grids
 from bench.report.grid import Field, Grid
 from bench.stats import tolerance
@@ -60,9 +60,7 @@ def grid(judgement: Judgement) -> Grid:
 def title(judgement: Judgement) -> str:
     """Name the model and what was declared of it."""
     record, declared = judgement.baseline.quantized, judgement.baseline.declared
-    if declared["method"] is None:
-        return record.model_name
-    return f"{record.model_name}, {declared['method']} {declared['scheme']}"
+    return labels.of_declared(record.model_name, declared["method"], declared["scheme"])
 
 
 def _reruns(judgement: Judgement) -> tuple[dict[str, Noise], dict[str, float]]:

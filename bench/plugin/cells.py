@@ -28,8 +28,9 @@ pytestmark = pytest.mark.awq_bench
 
 KERNEL_TOKENS = (1, 4, 16, 64, 256)
 _ROTATED_BYTES = 2**27
-_NOTHING = pytest.param(None, marks=pytest.mark.skip(reason="nothing of this kind was asked for"))
-"""It stands where there are no cells: what pytest makes of none at all is the project's setting."""
+_NOTHING = pytest.param(None, marks=pytest.mark.awq_bench(nothing=True))
+"""It stands where there are no cells, and is never run: see `bench.plugin.hooks`. What pytest makes
+of no parameters at all is the project's own setting, and may be an error."""
 
 Linear = Callable[[torch.Tensor, int], torch.Tensor]
 

@@ -77,9 +77,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         fixtures: Sequence[str] = getattr(item, "fixturenames", ())
         ours = item.get_closest_marker("awq_bench") is not None or "awq_bench" in fixtures
         if asked:
-            # A cell of ours is skipped only where nothing of its kind was asked for.
-            idle = item.path == _CELLS and item.get_closest_marker("skip") is not None
-            (kept if (ours or "benchmark" in fixtures) and not idle else left).append(item)
+            nothing = any(mark.kwargs.get("nothing") for mark in item.iter_markers("awq_bench"))
+            (kept if (ours or "benchmark" in fixtures) and not nothing else left).append(item)
         else:
             (left if ours else kept).append(item)
     if left:

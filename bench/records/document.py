@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, ValidationError
 
 from quantcore import files
 
@@ -40,6 +40,24 @@ class Document(BaseModel):
 def tag(name: str) -> str:
     """Mark an alternative of a union so that `told` leaves it out of a field's place."""
     return f"<{name}>"
+
+
+def told_by(fields: Mapping[str, type[Document]], what: str) -> Discriminator:
+    """Tell the alternatives of a union apart by a field that each has alone.
+
+    Args:
+        fields: the alternatives, tagged with `tag` of their names, by that field.
+        what: there must be, for the message where none of the fields is there.
+    """
+
+    def kind(value: object) -> str | None:
+        if isinstance(value, Document):
+            return tag(type(value).__name__)
+        if not isinstance(value, dict):
+            return None
+        return next((tag(k.__name__) for name, k in fields.items() if name in value), None)
+
+    return Discriminator(kind, custom_error_type="no_alternative", custom_error_message=what)
 
 
 def told(error: Exception) -> str:

@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Annotated, Any, Self, TypeAlias
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Field, Tag, model_validator
 
-from bench.records.document import Document, tag
+from bench.records.document import Document, tag, told_by
 
 _CLOSE = 1e-9  # of a value: sums of doubles in another order
 _LEAST_NATS = -1e-6
@@ -281,31 +281,19 @@ class Timings(Document):
         return self
 
 
-def _kind(metric: object) -> str | None:
-    """Tell a metric's type by its samples."""
-    if isinstance(metric, Document):
-        return tag(type(metric).__name__)
-    if not isinstance(metric, dict):
-        return None
-    return next((t for name, t in _SAMPLES.items() if name in metric), None)
-
-
-_SAMPLES = {
-    "window_nll": tag("Perplexity"),
-    "window_kl": tag("Divergence"),
-    "columns": tag("Answers"),
-    "unquantized": tag("Timings"),
-}
-
 Metric: TypeAlias = Annotated[
     Annotated[Perplexity, Tag(tag("Perplexity"))]
     | Annotated[Divergence, Tag(tag("Divergence"))]
     | Annotated[Answers, Tag(tag("Answers"))]
     | Annotated[Timings, Tag(tag("Timings"))],
-    Discriminator(
-        _kind,
-        custom_error_type="no_metric",
-        custom_error_message="a metric has samples: window_nll, window_kl, columns or unquantized",
+    told_by(
+        {
+            "window_nll": Perplexity,
+            "window_kl": Divergence,
+            "columns": Answers,
+            "unquantized": Timings,
+        },
+        "a metric has samples: window_nll, window_kl, columns or unquantized",
     ),
 ]
 

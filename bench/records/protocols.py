@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field, Tag
 
-from bench.records.document import Document, tag
+from bench.records.document import Document, tag, told_by
 from bench.records.metrics import Answers, Count, Counted, Divergence, Metric, Perplexity, Timings
 
 Sha256: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -124,28 +124,12 @@ MEASURED: dict[str, tuple[type[Document], type[Document]]] = {
 TASKS = (TasksProtocol, Answers)
 
 
-def _kind(protocol: object) -> str | None:
-    """Tell a protocol's type by a field that only it has."""
-    if isinstance(protocol, Document):
-        return tag(type(protocol).__name__)
-    if not isinstance(protocol, dict):
-        return None
-    return next((t for name, t in _FIELDS.items() if name in protocol), None)
-
-
-_FIELDS = {
-    "windows": tag("WindowsProtocol"),
-    "tasks": tag("TasksProtocol"),
-    "rounds": tag("ThroughputProtocol"),
-}
-
 SuiteProtocol: TypeAlias = Annotated[
     Annotated[WindowsProtocol, Tag(tag("WindowsProtocol"))]
     | Annotated[TasksProtocol, Tag(tag("TasksProtocol"))]
     | Annotated[ThroughputProtocol, Tag(tag("ThroughputProtocol"))],
-    Discriminator(
-        _kind,
-        custom_error_type="no_protocol",
-        custom_error_message="a protocol has windows, tasks or rounds",
+    told_by(
+        {"windows": WindowsProtocol, "tasks": TasksProtocol, "rounds": ThroughputProtocol},
+        "a protocol has windows, tasks or rounds",
     ),
 ]

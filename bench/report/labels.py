@@ -41,6 +41,11 @@ def of_cell(cell: Cell, *, scheme: str | None = None, codes: str | None = None) 
     return label if scheme is None else f"{label} {scheme}"
 
 
+def of_declared(model: str, method: str | None, scheme: str | None) -> str:
+    """Write a gate's model as ``my-model, awq+clip int4-g128``, with the names of its command."""
+    return model if method is None else f"{model}, {method} {scheme}"
+
+
 def of_row(record: Record) -> str:
     """Write a row of the perplexity table as ``FP32``, ``codes, FP32`` or ``AWQ + clip``."""
     codes = f"codes, {of_dtype(record.cell.dtype)}" if record.backends else None

@@ -104,14 +104,13 @@ def check_packable(
             raise InputError(f"{called} {name}: {linear}: {why}; use {called} compressed-tensors")
         packed.add(linear)
     left_out = sorted(linears - packed)
-    # Engines look for these names anywhere within a module's.
-    hit = [(left, one) for left in left_out for one in packed if left in one]
-    if name == "awq" and hit:
-        left, one = hit[0]
-        raise InputError(
-            f"{called} awq names {left}, which is left out, by a text that also stands in {one}; "
-            f"use {called} compressed-tensors"
-        )
+    if name == "awq":  # its readers look for these names anywhere within a module's
+        for left in left_out:
+            if (within := next((linear for linear in packed if left in linear), None)) is not None:
+                raise InputError(
+                    f"{called} awq names {left}, which is left out, by a text that also stands in "
+                    f"{within}; use {called} compressed-tensors"
+                )
     return left_out
 
 
@@ -152,8 +151,11 @@ class Packer:
         gone = {f"{name}.weight" for name in self.names}
         plain = {key: t for key, t in model.state_dict().items() if key not in gone}
         # Tied tensors stay one, which is written once.
-        stored = {tensor.data_ptr(): _stored(tensor, dtype) for tensor in plain.values()}
-        state = {key: stored[tensor.data_ptr()] for key, tensor in plain.items()}
+        stored: dict[tuple[int, torch.Size], Tensor] = {}
+        state = {}
+        for key, tensor in plain.items():
+            same = (tensor.data_ptr(), tensor.shape)  # tensors without entries have no place
+            state[key] = stored.setdefault(same, _stored(tensor, dtype))
         model.save_pretrained(folder, state_dict={**state, **self.tensors}, max_shard_size=SHARD)
         path = folder / "config.json"
         config = json.loads(path.read_text("utf-8"))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+from bench.comparison import quantize as quantizing
 from bench.comparison.compare import compare
+from bench.comparison.progress import Reporter
 from bench.comparison.quantize import quantize
 from bench.comparison.request import Request
 from quantcore import grid
@@ -111,25 +116,50 @@ def test_linears_that_stay_are_named_to_the_engine(request_for: Request, tmp_pat
     )
 
 
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("awq-article", "written as hf, dequantized: .*no place for scales of inputs"),
+        ("gptq-actorder", "written as hf, dequantized: .*which vLLM 0.33 refuses"),
+    ],
+)
 def test_what_no_engine_takes_is_written_dequantized_and_told(
-    request_for: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    request_for: Request, tmp_path: Path, method: str, told: str
 ) -> None:
-    path = quantize(request_for, method="awq-article", scheme="int4-g32", out=tmp_path / "article")
+    said = io.StringIO()
+    path = quantize(
+        request_for,
+        method=method,
+        scheme="int4-g32",
+        out=tmp_path / "folder",
+        reporter=Reporter(Console(file=said, width=400)),
+    )
     assert "quantization_config" not in config_of(path)
-    with pytest.raises(InputError, match=r"checkpoint_format awq: awq has no place for scales of"):
+    assert re.search(told, said.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("method", "scheme", "said"),
+    [
+        ("awq-article", "int4-g32", "awq has no place for scales of inputs.*use .* hf"),
+        ("gptq-actorder", "int4-g32", "awq has no place for a group for every input.*use .* hf"),
+        ("rtn", "int3-g32", "hold 4 bits, and this is 3; use .* compressed-tensors"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused_before_any_work(
+    request_for: Request,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    scheme: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(quantizing, "_quantized", None)  # it would be called for the work
+    with pytest.raises(InputError, match=f"^checkpoint_format awq: .*{said}"):
         quantize(
             request_for,
-            method="awq-article",
-            scheme="int4-g32",
-            out=tmp_path / "refused",
-            checkpoint_format="awq",
-        )
-    assert not (tmp_path / "refused").exists()
-    with pytest.raises(InputError, match=r"checkpoint_format awq: .*hold 4 bits, and this is 3"):
-        quantize(
-            request_for,
-            method="rtn",
-            scheme="int3-g32",
+            method=method,
+            scheme=scheme,
             out=tmp_path / "refused",
             checkpoint_format="awq",
         )

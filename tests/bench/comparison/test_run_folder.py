@@ -143,6 +143,29 @@ def test_what_is_refused_is_unlocked_and_untouched(say: Reporter) -> None:
     assert [path.name for path in Path("out").iterdir()] == ["comparison.json"]
 
 
+def test_another_comparison_is_told_by_its_options_as_they_are_typed(say: Reporter) -> None:
+    asked = Request.of(schemes="int4-g128,int4-g32", windows=4)
+    with RunFolder.open(Path("out"), [CELL], asked, say):
+        pass
+    now = asked.but(schemes="int3-g128", windows=None)
+    told = "(schemes int4-g128,int4-g32, now int3-g128; windows 4, now not given)"
+    with (
+        pytest.raises(OtherComparison, match=re.escape(told)),
+        RunFolder.open(Path("out"), [cell(seed=1)], now, say),
+    ):
+        raise AssertionError
+
+
+def test_a_folder_in_a_records_place_is_refused_before_the_cell_is_measured(say: Reporter) -> None:
+    begun(say, Path("out"))
+    Path("out", CELL.file_name).mkdir(parents=True)
+    with (
+        pytest.raises(InputError, match=r"unquantized\.json cannot be read \(.*folder"),
+        RunFolder.open(Path("out"), [CELL], Request(), say),
+    ):
+        raise AssertionError
+
+
 def test_one_that_is_finished_while_it_is_looked_at_is_no_more_gone_on_with(
     say: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
